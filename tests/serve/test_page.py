@@ -423,6 +423,15 @@ def key(page, name):
     )
 
 
+def review_again(page, files):
+    """Load the page anew, and review the same images."""
+    page.go(f"{page.eval('location.origin')}/?")
+    page.wait("document.querySelectorAll('#class-list li').length")
+    page.choose("#files", *sorted(files.glob("*.png")))
+    page.wait("!document.querySelector('#batch-review').disabled && document.querySelector('#batch-stop').disabled")
+    page.eval("document.querySelector('#batch-review').click()")
+
+
 def test_many_images_are_reviewed_on_the_page(page, files, recognizer, tmp_path):
     page.eval("document.querySelector('#tab-review').click()")
     page.choose("#review-files", *sorted(files.glob("*.png")))
@@ -464,15 +473,20 @@ def test_many_images_are_reviewed_on_the_page(page, files, recognizer, tmp_path)
     page.wait(f"{SHEET}.getElementById('summary').textContent.startsWith('2 images added to')")
     assert {i.file for n in (answers[0], other) for i in recognizer.support[n].images} == {"0.png", "1.png"}
     recognizer.rename_class(other, "Other name")
-    page.go(f"{page.eval('location.origin')}/?")  # verdicts outlast the page, and a class's name
-    page.wait("document.querySelectorAll('#class-list li').length")
-    page.choose("#files", *sorted(files.glob("*.png")))
-    page.wait("!document.querySelector('#batch-review').disabled && document.querySelector('#batch-stop').disabled")
-    page.eval("document.querySelector('#batch-review').click()")
+    review_again(page, files)  # verdicts outlast the page, and a class's name
     page.wait(f"{SHEET}?.querySelectorAll('.tile.right, .tile.changed').length === 2")
     assert "2 used by the model" in in_sheet(page, "root.getElementById('summary').textContent")
     assert "Other name" in in_sheet(page, "root.querySelector('.tile.changed').textContent")
-    recognizer.rename_class("Other name", other)
+    # two classes swap names: the verdict and the answer stay with theirs
+    third = next(name for name in recognizer.classes if name not in ("Other name", answers[1]))
+    for old, new in ((third, "between"), ("Other name", third), ("between", "Other name")):
+        recognizer.rename_class(old, new)
+    review_again(page, files)
+    page.wait(f"{SHEET}?.querySelectorAll('.tile.right, .tile.changed').length === 2")
+    assert third in in_sheet(page, "root.querySelector('.tile.changed').textContent")
+    assert "Other name" not in in_sheet(page, "root.querySelector('.tile.changed').textContent")
+    for old, new in (("Other name", "between"), (third, other), ("between", third)):
+        recognizer.rename_class(old, new)
     page.eval("localStorage.clear()")
 
 

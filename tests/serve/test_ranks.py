@@ -73,6 +73,7 @@ def test_a_renamed_class_keeps_its_prior_and_its_ranks(ranked, prior, clients):
     rows = {c["name"]: c for c in client.get("/api/classes").json()["classes"]}
     assert rows["Emu of the coast"]["ranks"]["family"] in {"F", "G"}
     assert (rows["Emu of the coast"]["former"], "former" in rows["gull"]) == (["emu"], False)
+    assert (rows["Emu of the coast"]["origin"], "origin" in rows["gull"]) == ("emu", False)
     assert client.patch("/api/classes/Emu of the coast", json={"name": "emu"}).status_code == 200
     assert weighed("emu") == pytest.approx(before)
 

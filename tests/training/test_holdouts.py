@@ -185,12 +185,11 @@ def test_all_right_or_all_wrong_in_every_draw_has_wilson_s_interval(right):
     """As wide as that of the draw with the fewest images: S of 6 and U of 4 images of the first, by hand."""
 
     def draw(each_seen, each_unseen):
-        labels = np.repeat([0, 1, 2, 3], [each_seen, each_seen, each_unseen, each_unseen])
-        seen, scores = np.array([True, True, False, False]), np.zeros((len(labels), 4))
+        labels = np.repeat([0, 1, 6, 7], [each_seen, each_seen, each_unseen, each_unseen])
+        seen, scores = np.arange(12) < 6, np.zeros((len(labels), 12))
         scores[np.arange(len(labels)), labels if right else labels ^ 1] = 1
-        scores[:, 2:] -= 5 * (labels < 2)[:, None]
-        scores[:, :2] -= 5 * (labels > 1)[:, None]
-        decisions = Decisions.from_scores(scores, labels, seen)
+        scores[seen[labels][:, None] != seen] -= 5
+        decisions = Decisions.from_scores(scores, labels, seen, 5)
         dataset = SimpleNamespace(table=SimpleNamespace(taxonomy=None))
         return HoldOut(dataset, SimpleNamespace(gzsl=decisions, gamma=0.0), np.zeros(0), np.zeros(0))
 
@@ -199,7 +198,7 @@ def test_all_right_or_all_wrong_in_every_draw_has_wilson_s_interval(right):
     ends = {"S": 6 / (6 + z2), "U": 4 / (4 + z2), "T1": 4 / (4 + z2)}
     for name, end in ends.items():
         low, high = (end, 1) if right else (0, 1 - end)
-        assert found[name] == pytest.approx({"mean": right, "std": 0, "low": low, "high": high}, abs=1e-12)
+        assert found[name] == pytest.approx({"mean": float(right), "std": 0, "low": low, "high": high}, abs=1e-12)
     if right:
         h = 2 * ends["S"] * ends["U"] / (ends["S"] + ends["U"])
         assert found["H"] == pytest.approx({"mean": 1, "std": 0, "low": h, "high": 1}, abs=1e-12)

@@ -60,6 +60,7 @@ class Classes:
     def all(self) -> list[schema.ClassEntry]:
         """All classes without their values."""
         table, trained = self.recognizer.table, self._trained
+        first = {now: then for then, now in table.origins.items() if then != now}
         support = self.recognizer.support  # a class known from images alone has no expectation
         small = self.examples.addresses(self.sent)
         expected = {e.name: e.text for e in expectations(table, trained) if support[e.name].attributes}
@@ -72,6 +73,7 @@ class Classes:
                 seen=bool(seen),
                 change=change or None,
                 former=[then for then, now in table.former.items() if name == now != then] or None,
+                origin=first.get(name),
                 expectation=expected.get(name),
                 ranks=table.taxa(c) or None,
                 images=len(support[name].images) or None,

@@ -190,6 +190,7 @@ class ClassEntry(BaseModel):
     seen: bool
     change: str | None = Field(default=None, description="since the training: added, edited, or was NAME")
     former: list[str] | None = Field(default=None, description="former names; left out if none")
+    origin: str | None = Field(default=None, description="first name, which stays the same; left out if it is the name")
     expectation: str | None = Field(default=None, description="what the table says of an unseen class")
     ranks: dict[str, str] | None = Field(default=None, description="rank to taxon, coarsest first; left out if none")
     images: int | None = Field(default=None, description="number of support images; left out if none")

@@ -635,9 +635,12 @@ async function predict(file) {
   }
 }
 
+// First names of an answer's classes: they may be renamed before it is reviewed.
+const originsOf = (found) => (found.classes ?? []).map((c) => originOf(c.name));
+
 const runBatch = (files) => work(files, async (file) => {
   const found = await predict(file);
-  const row = { found, file, node: batchRow(file, found) };
+  const row = { found, file, node: batchRow(file, found), origins: originsOf(found) };
   batch.rows.push(row);
   place(row);
 });
@@ -645,6 +648,7 @@ const runBatch = (files) => work(files, async (file) => {
 // The same images with the current classes.
 const predictAgain = () => work([...batch.rows], async (row) => {
   row.found = await predict(row.file);
+  row.origins = originsOf(row.found);
   const node = batchRow(row.file, row.found);
   row.node.replaceWith(node);
   row.node = node;
@@ -843,9 +847,9 @@ $("batch-clear").addEventListener("click", () => {
 
 let refreshReview = null; // promise of a function that shows the current rows
 
-function nameNow(name) {
-  return (classes.find((c) => c.name === name) ?? classes.find((c) => c.former?.includes(name)))?.name ?? name;
-}
+// A class is known by its first name, whatever it is called now: the name alone may have passed to another class.
+const originOf = (name) => classes.find((c) => c.name === name)?.origin ?? name;
+const nameNow = (origin) => classes.find((c) => (c.origin ?? c.name) === origin)?.name;
 
 async function drawReview() {
   const none = !batch.rows.length;
@@ -855,6 +859,7 @@ async function drawReview() {
   refreshReview ??= openReview($("review-sheet"), {
     rows: () => batch.rows,
     classes: () => classes.map((c) => c.name),
+    originOf,
     nameNow,
     name: () => about.model,
     labelOf,

@@ -29,8 +29,8 @@ function place(text) {
   return (hash ^ (hash >>> 13)) >>> 0;
 }
 
-// The sheet in an element. The page gives: rows() -> [{found, file}], classes() -> names, nameNow(name of a class that may
-// have been renamed), name(), labelOf(attribute),
+// The sheet in an element. The page gives: rows() -> [{found, file, origins}], classes() -> names, originOf(name) -> first
+// name of the class, nameNow(first name) -> name or undefined, name(), labelOf(attribute),
 // support: {send(name, files), again()} or null. Returns a function that shows the current rows.
 export async function openReview(host, page) {
   const root = host.attachShadow({ mode: "open" });
@@ -48,12 +48,12 @@ export async function openReview(host, page) {
     }
   }
 
-  function item({ found, file }, row) {
+  function item({ found, file, origins }, row) {
     return {
       row,
       image: found.image,
       known: !found.unknown,
-      classes: (found.classes ?? []).map((c) => [page.nameNow(c.name), c.seen, c.confidence]),
+      classes: (found.classes ?? []).map((c, i) => [page.nameNow(origins[i]) ?? c.name, c.seen, c.confidence]),
       attributes: (found.attributes ?? []).map((a) => page.labelOf(a.attribute)),
       coarser: page.coarser(found),
       error: found.error ?? null,
@@ -65,12 +65,11 @@ export async function openReview(host, page) {
   const store = {
     load: async () => {
       const verdicts = kept();
-      const names = new Set(page.classes());
-      const given = page.rows().map(({ file }, row) => [row, verdicts[identity(file)]]).map(([row, name]) => [row, name && page.nameNow(name)]);
+      const given = page.rows().map(({ file }, row) => [row, verdicts[identity(file)]]);
       return {
         classes: page.classes(),
         items: page.rows().map(item),
-        verdicts: given.filter(([, name]) => name === null || names.has(name)), // classes may have been removed
+        verdicts: given.map(([row, origin]) => [row, origin && page.nameNow(origin)]).filter(([, name]) => name !== undefined), // removed classes
       };
     },
     keep: async (changes) => {
@@ -78,7 +77,7 @@ export async function openReview(host, page) {
       for (const [row, name] of changes) {
         const file = identity(page.rows()[row].file);
         if (name === undefined) delete verdicts[file];
-        else verdicts[file] = name;
+        else verdicts[file] = name && page.originOf(name);
       }
       try {
         localStorage.setItem(key(), JSON.stringify(verdicts));
