@@ -31,7 +31,7 @@ from benchmarks.measured import alternately, finish
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.reduction import FILE, Reduction, ReductionSpec
 from unseen.cli.configuring import make_backbone
-from unseen.evaluation.bootstrap import Resampled, resample
+from unseen.evaluation.bootstrap import Interval, Resampled, difference, resample
 from unseen.features.store import RegionStore, write_store
 from unseen.ground.cache import cache_folder
 from unseen.methods import ClassSpace, create_method, find_method, find_preset
@@ -80,9 +80,8 @@ def accuracy(run: Run) -> dict[str, Resampled]:
     return resample(drawn, gammas)
 
 
-def points(found: Resampled, signed: bool = False) -> str:
+def points(value: Interval, signed: bool = False) -> str:
     """Percent with the interval."""
-    value = found.interval()
     mean, low, high = (100 * v for v in (value.mean, value.low, value.high))
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" if signed else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
@@ -111,10 +110,10 @@ def measure(base: RunConfig, method: str, reductions: tuple[str, ...], cache: Pa
                     "method": method,
                     "regions": label(reduce),
                     "R x C": f"{'x'.join(map(str, store.grid()))} x {store.channels()}",
-                    "T1": points(found["T1"]),
-                    "H": points(found["H"]),
-                    "T1 less full": points(found["T1"].paired(full["T1"]), True) if reduce else "",
-                    "H less full": points(found["H"].paired(full["H"]), True) if reduce else "",
+                    "T1": points(found["T1"].interval()),
+                    "H": points(found["H"].interval()),
+                    "T1 less full": points(difference(found["T1"], full["T1"]), True) if reduce else "",
+                    "H less full": points(difference(found["H"], full["H"]), True) if reduce else "",
                     "store MB": round(store.nbytes / 1e6, 1),
                     "memory MB": round(regions[:1].nbytes * len(hand.train) / 1e6, 1),
                     "run s": round(seconds, 1),

@@ -21,6 +21,7 @@ from unseen.training.config import RunConfig
 from unseen.training.engine import Training, train
 from unseen.training.fabric import make_fabric
 from unseen.training.inputs import RunInputs
+from unseen.training.plan import Plan
 
 RESNET = BackboneSpec("test_resnet", image_size=64, weights="random", options={"output_stride": 16})
 K, N, SEEN = 6, 5, 3
@@ -207,6 +208,26 @@ def test_imported_features_have_nothing_to_train():
 def test_wrong_settings_are_one_line(wrong):
     with pytest.raises(UnseenError, match=f"setting {next(iter(wrong))}"):
         TunedSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "protocols", "said"),
+    [
+        ("tuned", ("paper",), True),
+        ("tuned", ("honest", "paper"), False),
+        ("tuned", ("honest",), False),
+        ("anchored", ("paper",), False),
+    ],
+)
+def test_what_paper_alone_solves_with_is_said(method, protocols, said):
+    config = RunConfig(dataset="birds", method=method, backbone=RESNET, protocols=protocols)
+    dataset = type("Data", (), {"warnings": ("a note",)})()
+    notes = Plan(config, dataset, None, None, "recommended", None, "").notes
+    line = (
+        "tuned under the paper protocol alone is solved with the hyperparameters of its start, prototypes, after every "
+        "epoch; only --protocol both chooses them anew, on validation classes"
+    )
+    assert notes == (("a note", line) if said else ("a note",))
 
 
 def test_a_run_trains_the_backbone_as_its_recipe_says(monkeypatch):

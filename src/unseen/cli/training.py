@@ -207,7 +207,7 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
         ]
         for line in lines:
             err.print(plain_text(line), highlight=False, soft_wrap=True)
-        for note in plan.dataset.warnings:
+        for note in plan.notes:
             _note(note)
 
     return tell

@@ -115,6 +115,18 @@ class Plan:
     vectors: np.ndarray
     vectors_label: str
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What readers of the results should know of the data and of the configuration, one line each."""
+        if self.config.protocols != ("paper",) or not issubclass(kind := find_method(self.config.method), RefitMethod):
+            return self.dataset.warnings
+        line = (
+            f"{kind.name} under the paper protocol alone is solved with the hyperparameters of its "
+            f"start, {kind.start_method.name}, after every epoch; only --protocol both chooses them anew, on "
+            "validation classes"
+        )
+        return (*self.dataset.warnings, line)
+
     @classmethod
     def of(cls, config: RunConfig, cache: Path, progress: Progress = silent, dataset: Dataset | None = None) -> Plan:
         """Resolve a configuration; finds every error in it before long work starts.
