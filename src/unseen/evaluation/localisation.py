@@ -21,6 +21,15 @@ from unseen.errors import DataError
 from unseen.ground.images import upright_size
 from unseen.methods.base import Method
 
+RADIUS = 0.15
+"""Radius of a hit, as a share of the diagonal of the box around an image's visible parts.
+
+At least half the diagonal of a region.
+"""
+BATCH = 32
+"""Images at a time."""
+Spots = dict[str, list[tuple[float, float]]]
+"""Positions x, y of each visible part of an image."""
 CUB_PARTS = {
     "bill": ("beak",),
     "wing": ("left wing", "right wing"),
@@ -97,9 +106,6 @@ def pointing_game(
     store: AnyStore,
     transform: Transform,
     images: Sequence[int] | np.ndarray,
-    *,
-    radius: float = 0.15,
-    batch_size: int = 32,
 ) -> dict[str, PointingGame]:
     """Hit rate of every sub-net's attention (for a method without attention: of its region contributions).
 
@@ -109,9 +115,6 @@ def pointing_game(
         store: its regions, or what a method trained end to end takes.
         transform: transform of the backbone.
         images: positions of the images to use.
-        radius: radius of a hit, as a share of the diagonal of the box around the image's visible parts; at least half
-            the diagonal of a region.
-        batch_size: images per batch.
 
     Returns:
         Name of the sub-net to its hit rates.
@@ -119,21 +122,13 @@ def pointing_game(
     Raises:
         DataError: no part positions.
     """
-    named = parts_of(dataset)
-    table = dataset.table
+    named, positions, table, grid = parts_of(dataset), _visible(dataset), dataset.table, store.grid()
     has = present(table.values)
-    frame = dataset.part_positions
-    assert frame is not None
-    visible = frame[frame["visible"].astype(bool)]
-    positions: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for file, part, x, y in zip(visible["file"], visible["part"], visible["x"], visible["y"], strict=True):
-        positions.setdefault(file, {}).setdefault(part, []).append((float(x), float(y)))
-    grid = store.grid()
     device = next(iter(method.state_dict().values()), torch.empty(0)).device
     cases: dict[str, list[tuple[str, bool, float]]] = {}
     indices = np.asarray(images)
-    for start in range(0, len(indices), batch_size):
-        batch = indices[start : start + batch_size]
+    for start in range(0, len(indices), BATCH):
+        batch = indices[start : start + BATCH]
         branches = method.maps(store.read(batch).float().to(device))
         peaks = {
             name: (branch.contributions if branch.attention is None else branch.attention).argmax(dim=2).cpu().numpy()  # type: ignore[union-attr]
@@ -141,17 +136,10 @@ def pointing_game(
         }
         for row, index in enumerate(batch):
             where = positions.get(dataset.files[index], {})
-            points = [p for part in where.values() for p in part]
-            if len(points) < 2:
+            if sum(map(len, where.values())) < 2:
                 continue
             width, height = upright_size(dataset.images / dataset.files[index])
-            centres = region_centres(transform, grid, width, height)
-            cell = np.hypot(*(centres.max(axis=0) - centres.min(axis=0)) / (np.array(grid[::-1]) - 1).clip(min=1)) / 2
-            reach = max(radius * np.hypot(*np.ptp(np.array(points), axis=0)), cell)
-            near = {}
-            for part, spots in where.items():
-                distance = np.linalg.norm(centres[:, None] - np.array(spots)[None], axis=2)
-                near[part] = distance.min(axis=1) <= reach
+            near = _near(where, region_centres(transform, grid, width, height), grid)
             for k in np.flatnonzero(has[dataset.labels[index]]):
                 targets = [near[part] for part in named[k] if part in near]
                 if not targets:
@@ -163,6 +151,28 @@ def pointing_game(
                     hit = bool(inside[peak_of[row, k]])
                     cases.setdefault(name, []).append((table.attributes.groups[k], hit, float(inside.mean())))
     return {name: _summary(found) for name, found in cases.items()}
+
+
+def _visible(dataset: Dataset) -> dict[str, Spots]:
+    """Positions of the visible parts of every image, by file."""
+    frame = dataset.part_positions
+    assert frame is not None
+    visible = frame[frame["visible"].astype(bool)]
+    found: dict[str, Spots] = {}
+    for file, part, x, y in zip(visible["file"], visible["part"], visible["x"], visible["y"], strict=True):
+        found.setdefault(file, {}).setdefault(part, []).append((float(x), float(y)))
+    return found
+
+
+def _near(spots: Spots, centres: np.ndarray, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """For each part, bool ``(R,)`` which regions count as hits."""
+    cell = np.hypot(*(centres.max(axis=0) - centres.min(axis=0)) / (np.array(grid[::-1]) - 1).clip(min=1)) / 2
+    points = np.array([point for part in spots.values() for point in part])
+    reach = max(RADIUS * np.hypot(*np.ptp(points, axis=0)), cell)
+    return {
+        part: np.linalg.norm(centres[:, None] - np.array(mine)[None], axis=2).min(axis=1) <= reach
+        for part, mine in spots.items()
+    }
 
 
 def _summary(cases: list[tuple[str, bool, float]]) -> PointingGame:
