@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,16 @@ from torch import Tensor, nn
 from unseen.errors import RunError
 from unseen.ground.tensors import load_tensors, read_texts, save_tensors
 from unseen.model.weights import DAMAGED
+
+
+@contextmanager
+def _undamaged(path: Path, problem: str = "damaged checkpoint") -> Iterator[None]:
+    """Errors of a damaged file as :class:`RunError`."""
+    try:
+        yield
+    except DAMAGED as error:
+        hint = "delete it and repeat the command; the stage starts over"
+        raise RunError(f"{problem} ({error})", where=path, hint=hint) from None
 
 
 def save_checkpoint(
@@ -52,23 +63,15 @@ def read_info(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
+    with _undamaged(path):
         info: dict[str, Any] = json.loads(read_texts(path)["info"])
         return info
-    except DAMAGED as error:
-        raise RunError(
-            f"damaged checkpoint ({error})", where=path, hint="delete it and repeat the command; the stage starts over"
-        ) from None
 
 
 def check_checkpoint(path: Path) -> None:
     """Raise :class:`RunError` if a checkpoint is damaged."""
-    try:
+    with _undamaged(path):
         load_tensors(path)
-    except DAMAGED as error:
-        raise RunError(
-            f"damaged checkpoint ({error})", where=path, hint="delete it and repeat the command; the stage starts over"
-        ) from None
 
 
 def _check_state(state: Mapping[int, Mapping[str, Any]]) -> None:
@@ -85,7 +88,7 @@ def load_checkpoint(
     Raises:
         RunError: the file is damaged, or belongs to another module.
     """
-    try:
+    with _undamaged(path, "cannot resume"):
         tensors, metadata = load_tensors(path)
         about = json.loads(metadata["optimizer"])
         for prefix, target in (("model/", module), ("average/", averaged)):
@@ -110,7 +113,3 @@ def load_checkpoint(
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])
-    except DAMAGED as error:
-        raise RunError(
-            f"cannot resume ({error})", where=path, hint="delete it and repeat the command; the stage starts over"
-        ) from None
