@@ -10,6 +10,7 @@ import torch
 
 from places import PARITY
 from unseen.methods import ClassSpace
+from unseen.methods.losses import seen_margin
 from unseen.methods.msdn import MSDN, MSDNSettings
 from unseen.methods.settings import Recipe
 
@@ -68,7 +69,7 @@ def test_outputs(golden):
     with torch.no_grad():
         branches = method(method.prepare(regions))
         maps = method.maps(regions)
-    z, margin = method.class_vectors(golden.classes), method._margin(golden.classes)
+    z, margin = method.class_vectors(golden.classes), seen_margin(method.settings.margin, golden.classes)
     for name in ("a2v", "v2a"):
         scores = branches[name].attribute_scores @ z.T + margin
         np.testing.assert_allclose(scores, golden.z[f"out.{name}.class_scores"], **TIGHT)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unseen.methods.base import Branch, Card
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.losses import self_calibration
+from unseen.methods.losses import seen_margin, self_calibration
 from unseen.methods.preparation import PreparedSettings
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset, Recipe
@@ -65,13 +65,9 @@ class GlobalLinear(TrainedLinear):
         """Always true."""
         return True
 
-    def _margin(self, classes: ClassSpace) -> Tensor:
-        result: Tensor = self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
-        return result
-
     def class_offsets(self, classes: ClassSpace) -> Tensor:
         """``(N,)`` margin."""
-        return self._margin(classes)
+        return seen_margin(self.settings.margin, classes)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Cross-entropy over all classes plus self-calibration."""
@@ -79,6 +75,6 @@ class GlobalLinear(TrainedLinear):
         terms = {"cross_entropy": F.cross_entropy(scores, labels)}
         total = terms["cross_entropy"]
         if self.settings.lambda_cal and len(classes.unseen_indices):
-            terms["self_calibration"] = self_calibration(scores + self._margin(classes), classes.unseen_indices)
+            terms["self_calibration"] = self_calibration(scores + self.class_offsets(classes), classes.unseen_indices)
             total = total + self.settings.lambda_cal * terms["self_calibration"]
         return {"total": total, **terms}

@@ -8,6 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unseen.methods.class_space import ClassSpace
+
+
+def seen_margin(margin: float, classes: ClassSpace) -> Tensor:
+    """``(N,)`` offset of class scores: ``margin`` for unseen classes, its negative for seen ones (MSDN release)."""
+    result: Tensor = margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
+    return result
+
 
 def self_calibration(scores: Tensor, unseen: Tensor) -> Tensor:
     """Negative log of the batch's mean softmax mass on the unseen classes (MSDN release).

@@ -25,7 +25,7 @@ from unseen.errors import UnseenError
 from unseen.methods.attending import Look, attend
 from unseen.methods.base import Branch, Card, GradientMethod
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.losses import cubed_distance, jensen_shannon, posterior_distance, self_calibration
+from unseen.methods.losses import cubed_distance, jensen_shannon, posterior_distance, seen_margin, self_calibration
 from unseen.methods.prototypes import PrototypeHead
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Ablation, Preset, Recipe, Settings, check_choice
@@ -291,14 +291,10 @@ class MSDN(GradientMethod):
             return self.prototypes.class_vectors(classes)
         return classes.unit_nonnegative if self.settings.clip_negative else classes.unit
 
-    def _margin(self, classes: ClassSpace) -> Tensor:
-        result: Tensor = self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
-        return result
-
     def class_offsets(self, classes: ClassSpace) -> Tensor:
         """``(N,)`` the sub-nets' margins, fused."""
         weight = sum(self.settings.fusion) if self.settings.subnets == "both" else 1.0
-        return weight * self._margin(classes)
+        return weight * seen_margin(self.settings.margin, classes)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Cross-entropy and self-calibration of each sub-net, and distillation between them.
@@ -307,7 +303,7 @@ class MSDN(GradientMethod):
         """
         psi = torch.stack([branch.attribute_scores for branch in branches.values()])
         plain = psi @ self._trained_vectors(classes).T
-        scores = plain + self._margin(classes)
+        scores = plain + seen_margin(self.settings.margin, classes)
         terms = named("cross_entropy", branches, self._cross_entropy(plain, labels, classes))
         terms |= self._calibration(branches, scores, classes)
         if self._distils(branches):

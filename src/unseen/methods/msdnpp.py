@@ -27,6 +27,7 @@ from unseen.errors import UnseenError
 from unseen.methods.attending import Look, attend
 from unseen.methods.base import Branch, Card
 from unseen.methods.class_space import ClassSpace
+from unseen.methods.losses import seen_margin
 from unseen.methods.msdn import MSDN, MSDNSettings, named
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Ablation, Preset, check_choice
@@ -257,7 +258,7 @@ class MSDNPP(MSDN):
         others = torch.stack([self._counterfactual(branch) for branch in branches.values()])
         both = torch.stack([psi, psi - others]) @ self._trained_vectors(classes).T
         plain, effects = both.unbind()
-        scores = plain + self._margin(classes)
+        scores = plain + seen_margin(self.settings.margin, classes)
         entropy, causal = self._cross_entropy(both, labels, classes)
         terms = named("cross_entropy", branches, entropy) | self._calibration(branches, scores, classes)
         if settings.lambda_causal:
