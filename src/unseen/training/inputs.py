@@ -71,8 +71,16 @@ class RunInputs(Plan):
             tower = TextTower(plan.config.backbone.tower)
             if folder is not None:
                 tower.load(folder / TEXTS)
-        more: Any = {"budget_bytes": budget_bytes, "graph": graph, "with_images": with_images, "on_record": on_record}
-        return cls(**vars(plan), store=store, fabric=fabric, tower=tower, **more)
+        return cls(
+            **vars(plan),
+            store=store,
+            fabric=fabric,
+            tower=tower,
+            budget_bytes=budget_bytes,
+            graph=graph,
+            with_images=with_images,
+            on_record=on_record,
+        )
 
     def partition(self, stage: str, draw: int = 0) -> Partition:
         """Images and classes of ``final``, of ``validation``, or of one of its draws."""

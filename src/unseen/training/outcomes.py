@@ -188,7 +188,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 class Trained(Protocol):
     """A method trained on all seen classes, in the forms (epochs, hyperparameters) that a protocol picks from."""
 
-    method: Any
+    @property
+    def method(self) -> Method:
+        """The method, set to a pick."""
+        ...
 
     def tested(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Every pick with its :func:`measure` on the test images."""

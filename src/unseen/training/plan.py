@@ -29,7 +29,7 @@ from unseen.features.store import RegionStore
 from unseen.ground.devices import find_device
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
-from unseen.methods.base import RefitMethod, StartedMethod
+from unseen.methods.base import Method, RefitMethod, StartedMethod
 from unseen.methods.settings import EndToEndRecipe, Recipe, Settings, change_recipe
 from unseen.releases import BENCHMARKS
 from unseen.training.config import RunConfig
@@ -49,7 +49,7 @@ RESNET = {
 """Defaults for the benchmarks, whose published results are on ResNet-101, and for methods that train their backbone."""
 
 
-def default_backbone(dataset: str, device: str = "cuda", methods: Sequence[Any] = ()) -> BackboneSpec:
+def default_backbone(dataset: str, device: str = "cuda", methods: Sequence[str | type[Method]] = ()) -> BackboneSpec:
     """The default backbone: on fieldguide its own, else one of :data:`FROZEN` or :data:`RESNET`.
 
     Args:
@@ -206,8 +206,15 @@ class Plan:
         assert isinstance(self.recipe, EndToEndRecipe)
         if not self.recipe.views:
             workers = chosen_workers(workers, device)
-            more: Any = {"names": names, "workers": workers, "budget_bytes": budget_bytes, "regions": regions}
-            return ImageStore(self.dataset.paths(), backbone, cache, **more)
+            return ImageStore(
+                self.dataset.paths(),
+                backbone,
+                cache,
+                names=names,
+                workers=workers,
+                budget_bytes=budget_bytes,
+                regions=regions,
+            )
         spec = backbone.skip_frozen().spec  # else the network cannot be trained in this way
         views = []
         for view in range(self.recipe.views):
