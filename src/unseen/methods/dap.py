@@ -25,6 +25,8 @@ from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset, check_choice
 
 STRENGTHS = tuple(10.0**e for e in range(-1, -7, -1))
+TOLERANCE = 1e-11
+"""Largest entry of a gradient at a solution."""
 
 
 class LogisticRegressions:
@@ -58,8 +60,8 @@ class LogisticRegressions:
         weight = solution[:, :-1] @ self._basis.T
         return weight, solution[:, -1] - weight @ self._mean
 
-    def _solve(self, strength: float, tolerance: float = 1e-11) -> Tensor:
-        """Newton's method from 0 with step halving, until all gradient entries of a target are below the tolerance."""
+    def _solve(self, strength: float) -> Tensor:
+        """Newton's method from 0 with step halving, until no gradient entry of a target exceeds :data:`TOLERANCE`."""
         ridge = torch.full_like(self._values, strength)
         ridge[-1] = 0
         solution = self._x.new_zeros(self._y.shape[1], self._x.shape[1])
@@ -69,7 +71,7 @@ class LogisticRegressions:
             logits = theta @ self._x.T
             p = logits.sigmoid()
             gradient = (p - y) @ self._x / len(self._x) + ridge * theta
-            going = gradient.abs().amax(dim=1) > tolerance
+            going = gradient.abs().amax(dim=1) > TOLERANCE
             if not going.any():
                 break
             rows, theta, y, logits, p, gradient = (t[going] for t in (rows, theta, y, logits, p, gradient))

@@ -203,21 +203,20 @@ def region_shares(regions: Tensor) -> Tensor:
     return result
 
 
-def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) -> Tensor:
+def whitening(features: Tensor, labels: Tensor) -> Tensor:
     """``(C, C)`` upper triangular matrix that maps the shrunk within-class covariance to the identity.
 
     Args:
         features: ``(n, C)``, float64.
         labels: ``(n,)``.
-        shrinkage: weight of the identity times the mean variance.
     """
     present, position = torch.unique(labels, return_inverse=True)
     members = F.one_hot(position, len(present)).to(features)
     within = features - (members @ ((members.T @ features) / members.sum(dim=0)[:, None]))
     covariance = gram(within) / len(features)
     level = covariance.diagonal().mean().clamp(min=1e-12)
-    covariance = (1 - shrinkage) * covariance
-    covariance.diagonal().add_(shrinkage * level)
+    covariance = (1 - SHRINKAGE) * covariance
+    covariance.diagonal().add_(SHRINKAGE * level)
     return inverse_factor(covariance).T.contiguous()
 
 

@@ -14,9 +14,9 @@ DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, Attribu
 """Errors that a damaged file raises; a MemoryError if its header promises more than the file holds."""
 
 
-def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
+def save_weights(path: Path, module: nn.Module) -> None:
     """Write a module's state dict, atomically."""
-    save_tensors(path, module.state_dict(), metadata)
+    save_tensors(path, module.state_dict())
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

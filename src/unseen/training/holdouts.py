@@ -148,7 +148,7 @@ def _attributes_read(inputs: RunInputs, method: Method) -> tuple[np.ndarray, np.
     return auroc(scores, present(values)[labels]), spearman(scores, values[labels])
 
 
-def pooled_interval(drawn: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def pooled_interval(drawn: np.ndarray) -> tuple[float, float]:
     """95% interval of the mean over draws of classes, from resampled draws and images.
 
     Draws are resampled with replacement, each with resampled images. Deviations from the mean are scaled by sqrt(D / (D
@@ -156,11 +156,11 @@ def pooled_interval(drawn: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
     Args:
         drawn: ``(samples, D)`` a metric on resampled images of each of D draws.
-        seed: seed of the resampling.
     """
     samples, draws = drawn.shape
-    rng = np.random.default_rng(seed)
-    means = np.take_along_axis(drawn, rng.integers(draws, size=(samples, draws)), axis=1).mean(axis=1)
+    means = np.take_along_axis(drawn, np.random.default_rng(0).integers(draws, size=(samples, draws)), axis=1).mean(
+        axis=1
+    )
     low, high = np.quantile(means, [0.025, 0.975])
     middle, wider = float(drawn.mean()), math.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
     ends = middle + wider * (float(low) - middle), middle + wider * (float(high) - middle)

@@ -23,6 +23,7 @@ from unseen.training.plan import Plan
 
 AT_RANKS = ("T1", "U", "S", "H")
 """Metrics that each rank has."""
+MOST_CONFUSIONS = 20
 
 
 def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list[dict[str, Any]]:
+def _confusions(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
     """Unseen classes and the classes they are most often mistaken for among all classes, over all seeds."""
     labels = np.concatenate([r.gzsl.labels for r in values])
     named = np.concatenate([r.gzsl.predict(r.gamma) for r in values])
@@ -143,5 +144,5 @@ def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list
     pairs, share = pairs[wrong], counts[wrong] / totals[pairs[wrong, 0]]
     return [
         {"class": table.names[pairs[i, 0]], "taken_for": table.names[pairs[i, 1]], "share": float(share[i])}
-        for i in np.argsort(-share, kind="stable")[:most]
+        for i in np.argsort(-share, kind="stable")[:MOST_CONFUSIONS]
     ]
