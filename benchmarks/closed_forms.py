@@ -3,9 +3,10 @@
     python -m benchmarks.closed_forms cub50:mobilenetv2 fieldguide --split-seeds 0 --output results.json
 
 ``DATA:NETWORK`` is ``cub50`` or ``flo64`` with ``mobilenetv2`` (224 px) or ``lite2`` (260 px), found below UNSEEN_DATA,
-a folder with either network, or ``fieldguide``, which has its own. Features are extracted once and cached. Candidates
-are chosen under the honest protocol, as in a run. Test images are scored once by every model in the tables and choose
-nothing. The highest H at any offset (``swept``) is the upper bound for the offset.
+a folder with either network, or ``fieldguide``, which has its own; ``cub50:lite2@448`` takes images of 448 px,
+``cub50:lite2x2`` a zoom of 2. Features are extracted once and cached. Candidates are chosen under the honest protocol,
+as in a run. Test images are scored once by every model in the tables and choose nothing. The highest H at any offset
+(``swept``) is the upper bound for the offset.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class Swept:
 def inputs_of(job: str, split_seed: int, cache: Path, stage: str = FINAL) -> RunInputs:
     """Inputs of all runs on a dataset; features are extracted, or taken from the cache."""
     data, _, network = job.partition(":")
+    network, _, zoom = network.partition("x")
+    network, _, pixels = network.partition("@")
     if data == "fieldguide":
         dataset, backbone = data, default_backbone(data)
     else:
@@ -90,7 +93,8 @@ def inputs_of(job: str, split_seed: int, cache: Path, stage: str = FINAL) -> Run
         dataset = str(Path(data) if "/" in data else flowers(root / data, cache) if data == "flo64" else root / data)
         backbone = BackboneSpec(
             name,
-            image_size=size,
+            image_size=int(pixels or size),
+            zoom=int(zoom or 1),
             weights=str(root / "weights" / weights),
             options=options,
             mean=(0.5,) * 3,
@@ -280,7 +284,7 @@ def _draws(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="+", metavar="DATA[:NETWORK]")
+    parser.add_argument("jobs", nargs="+", metavar="DATA[:NETWORK[@PIXELS][xZOOM]]")
     parser.add_argument("--split-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--studies", nargs="*", choices=("preparations", "draws"), default=["preparations", "draws"])
     parser.add_argument("--cache", type=Path)

@@ -263,6 +263,7 @@ def main() -> None:
         asked.backbone,
         asked.backbone_weights,
         asked.image_size,
+        1,
         asked.backbone_option,
         asked.mean,
         asked.std,

@@ -233,6 +233,16 @@ def test_a_whole_transformer(tmp_path):
     assert export_onnx(make("ale", spec, quick=False), tmp_path / "m.onnx").differences["scores"] <= 1e-4
 
 
+def test_zoom(tiny_backbone, tmp_path):
+    recognizer = make("eszsl", replace(tiny_backbone, zoom=2), quick=False)
+    exported = export_onnx(recognizer, tmp_path / "m.onnx")
+    assert exported.differences["scores"] <= 1e-4
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
+    _, vectors, seen = example(1, 4)
+    scores, _ = torch_scores(recognizer, pixels, vectors, seen)
+    assert np.abs(run(exported.model, pixels, vectors, seen)["scores"] - scores).max() <= 1e-4 * np.abs(scores).max()
+
+
 def test_text_towers_by_attribute_scores_only(tiny_pairs, tmp_path):
     spec = BackboneSpec(f"hf:{tiny_pairs['siglip']}")
     exported = export_onnx(make("clip", spec, CLIPSettings(mode="scores"), quick=False), tmp_path / "m.onnx")

@@ -76,7 +76,7 @@ def fit(
         seeds: seeds to train, one training each.
         device, workers, engine, cache, progress, graph, on_record, fabric: see :func:`unseen.training.run.fit`.
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``; and of the
-            backbone's :class:`unseen.BackboneSpec`: ``image_size``, ``weights``, ``mean``, ``std``, ``crop``,
+            backbone's :class:`unseen.BackboneSpec`: ``image_size``, ``zoom``, ``weights``, ``mean``, ``std``, ``crop``,
             ``pixels``, ``stages``, ``channels``.
 
     Raises:
@@ -116,7 +116,7 @@ def fit(
     return runs.fit(config, folder, **where, progress=progress, graph=graph, on_record=on_record, fabric=fabric)
 
 
-OF_BACKBONE = ("image_size", "weights", "mean", "std", "crop", "pixels", "stages", "channels")
+OF_BACKBONE = ("image_size", "zoom", "weights", "mean", "std", "crop", "pixels", "stages", "channels")
 """Entries of a backbone's spec that :func:`fit` accepts."""
 
 

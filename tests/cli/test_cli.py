@@ -323,6 +323,26 @@ def test_the_shipped_backbone_on_an_own_folder_that_is_read_once(unseen, tiny_gu
     assert config["backbone"]["weights"].endswith("backbone.safetensors")
 
 
+def test_zoom_from_training_to_prediction(unseen, tiny_guide, cache, tmp_path):
+    common = ["--cache", cache, "--device", "cpu", "--draws", "1", "-o", tmp_path / "run"]
+    status, out, err = unseen("train", tiny_guide, "--method", "eszsl", *BACKBONE, "--zoom", "2", *common)
+    assert status == 0, err
+    assert "64 px, zoom 2" in out + err
+    assert "64 px, zoom 2" in (tmp_path / "run" / "report.html").read_text()
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert (manifest["backbone"]["zoom"], manifest["backbone"]["regions"]) == (2, "4x4")
+    image = next((tiny_guide / "images").rglob("*.*"))
+    status, out, err = unseen("predict", tmp_path / "run", image, "--json")
+    assert status == 0, err
+    status, out, err = unseen("explain", tmp_path / "run", image, "-o", tmp_path / "heat.png")
+    assert status == 0, err
+    assert "zoom" not in err
+    common[-1] = tmp_path / "tuned"
+    status, _, err = unseen("train", tiny_guide, "--method", "tuned", *BACKBONE, "--zoom", "2", *common)
+    assert status == 2
+    assert "not stored for zoomed images — omit --zoom, or use --recipe views=0" in err
+
+
 def test_output_that_is_a_file_is_one_line(unseen, tiny_guide, cache, tmp_path):
     (tmp_path / "file").write_text("mine")
     status, _, err = unseen(

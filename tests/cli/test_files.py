@@ -21,6 +21,7 @@ def cache(tmp_path_factory):
 
 def test_what_a_run_writes_can_be_fed_back(unseen, tiny_guide, tmp_path, cache):
     more = ["--set", "lambda_cal=0.3", "--epochs", "1", "--recipe", "lr=1e-3", "--protocol", "both", "--seeds", "3,"]
+    more += ["--zoom", "2"]
     where = ["--cache", cache, "--device", "cpu", "--no-report"]
     status, _, err = unseen("train", tiny_guide, "-m", "global", *SMALL, *more, *where, "-o", tmp_path / "a")
     assert status == 0, err

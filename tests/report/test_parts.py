@@ -183,6 +183,7 @@ OTHER = BackboneSpec(
     std=(0.5, 0.5, 0.25),
     crop=0.875,
     pixels="fast",
+    zoom=2,
 )
 CONFIGS = [
     RunConfig(method="eszsl", dataset="fieldguide", backbone=default_backbone("fieldguide")),

@@ -22,6 +22,7 @@ from unseen.backbones.spec import FAST, FINAL, TRUNK, BackboneSpec, joined_maps
 from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import first_line
+from unseen.backbones.zoom import assembled, reduced, tiles, together
 from unseen.errors import UnseenError
 from unseen.ground.cache import cache_folder
 from unseen.ground.distributed import processes
@@ -54,7 +55,8 @@ class Backbone(nn.Module):
         self.spec = spec = spec.resolved()
         self.fingerprint = self.network_fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
-        self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop, spec.pixels == FAST, spec.view)
+        side = spec.image_size * spec.zoom
+        self.transform = Transform(side, spec.mean, spec.std, spec.crop, spec.pixels == FAST, spec.view)
         self.model: Any = build(spec).eval().requires_grad_(False)
         self._prefix = getattr(self.model, "num_prefix_tokens", 0)
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
@@ -72,7 +74,7 @@ class Backbone(nn.Module):
         self.parts: list[tuple[int, ...]] = []
         try:
             with torch.inference_mode():
-                single = self._single_maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
+                single = self._seen_maps(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
             problem = f"cannot take {spec.image_size}-pixel images: {first_line(error)}"
             raise UnseenError(problem, where=spec.name) from None
@@ -270,11 +272,19 @@ class Backbone(nn.Module):
             layer.momentum = 0.0
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
-        found = self._single_maps(pixels)
+        found = self._seen_maps(pixels)
         return [_joined([found[one] for one in joined_maps(stage)]) for stage in self.spec.stages]
 
+    def _seen_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
+        """Every map that a stage takes or joins, of the image and its tiles."""
+        zoom = self.spec.zoom
+        if zoom == 1:
+            return self._single_maps(pixels)
+        whole, near = self._single_maps(reduced(pixels, zoom)), self._single_maps(tiles(pixels, zoom))
+        return {name: together(found, assembled(near[name], zoom)) for name, found in whole.items()}
+
     def _single_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
-        """Every map that a stage takes or joins."""
+        """Every map that a stage takes or joins, of images of the network's size."""
         if self.spec.stages == (TRUNK,):
             return {TRUNK: self._trunk(pixels)}
         if not self._indices:

@@ -278,8 +278,7 @@ def compiled(backbone: Convertible, engine: Engine, cache: Path) -> Compiled:
         if read_json(folder / "digests.json") == _digests(folder):
             return kind(file, threads, engine.precision)
     _log.info("converting %s for %s (done once)", backbone.spec.name, engine)
-    size = backbone.spec.image_size
-    assert size
+    size = backbone.transform.size
     try:
         with tempfile.TemporaryDirectory(prefix=".engine-") as made:
             with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():

@@ -26,6 +26,8 @@ EXACT, FAST = "exact", "fast"
 """How pixels are computed."""
 LARGEST = 8192
 """Largest side of a network's input, in pixels."""
+ZOOMS = (1, 2, 3, 4)
+"""Values of ``zoom``."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class BackboneSpec:
             ones from the end. "-2+final" joins maps to one stage: each region of the last map named has its own
             channels after those of the others, averaged to its grid. "trunk" is the output of the layers up to the
             last stage but one, as the layers after them take it (:mod:`unseen.backbones.frozen`).
-        image_size: side of the square input; None for the model's own.
+        image_size: side of the network's square input; None for the model's own.
+        zoom: 1, or how many times as large the network sees the image a second time, in tiles
+            (:mod:`unseen.backbones.zoom`).
         weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; for imported features their
             store.
         options: further arguments of `timm.create_model`, such as `pad_type="same"`.
@@ -57,6 +61,7 @@ class BackboneSpec:
     name: str
     stages: tuple[str | int, ...] = (FINAL,)
     image_size: int | None = None
+    zoom: int = 1
     weights: str = "pretrained"
     options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] | None = None
@@ -74,20 +79,14 @@ class BackboneSpec:
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
             problem = "this backbone takes no weights, stages or options"
             raise UnseenError(problem, where=self.name, hint="omit weights, stages and options")
-        if self.imported and (self.options or self.stages != (FINAL,)):
-            raise UnseenError("imported features take no stages or options", where=self.name, hint="omit them")
-        for stage in self.stages:
-            if stage == TRUNK and len(self.stages) == 1:
-                continue
-            joined = joined_maps(stage)
-            if any(one != FINAL and type(one) is not int for one in joined) or len(set(joined)) < len(joined):
-                hint = f'use "{FINAL}", an integer, or several joined, such as "-2{JOIN}{FINAL}"'
-                raise UnseenError(f"{stage!r} is not a valid stage", where=self.name, hint=hint)
-        if not self.stages or len(set(self.stages)) < len(self.stages):
-            raise UnseenError("stages must be distinct, and at least one", where=self.name)
+        if self.imported and (self.options or self.stages != (FINAL,) or self.zoom != 1):
+            raise UnseenError("imported features take no stages, zoom or options", where=self.name, hint="omit them")
+        self._check_stages()
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
             problem = f"image size {self.image_size} is not between 1 and {LARGEST}"
             raise UnseenError(problem, where=self.name, hint="use 224, for example")
+        if self.zoom not in ZOOMS:
+            raise UnseenError(f"zoom {self.zoom}", where=self.name, hint=f"use one of {', '.join(map(str, ZOOMS))}")
         if not 0 <= self.seed < 2**63:
             raise UnseenError(f"seed {self.seed}", where=self.name, hint="use a seed from 0 to 2^63 - 1")
         if self.channels is not None and (self.channels < 1 or not self.is_own):
@@ -104,6 +103,20 @@ class BackboneSpec:
                 or (what == "std" and min(values) <= 0)
             ):
                 raise UnseenError(f"{what} {values} is not three valid numbers", where=self.name)
+
+    def _check_stages(self) -> None:
+        for stage in self.stages:
+            if stage == TRUNK and len(self.stages) == 1:
+                continue
+            joined = joined_maps(stage)
+            if any(one != FINAL and type(one) is not int for one in joined) or len(set(joined)) < len(joined):
+                hint = f'use "{FINAL}", an integer, or several joined, such as "-2{JOIN}{FINAL}"'
+                raise UnseenError(f"{stage!r} is not a valid stage", where=self.name, hint=hint)
+        if not self.stages or len(set(self.stages)) < len(self.stages):
+            raise UnseenError("stages must be distinct, and at least one", where=self.name)
+        if self.zoom > 1 and TRUNK in self.stages:
+            problem = "the output of frozen layers is not stored for zoomed images"
+            raise UnseenError(problem, where=self.name, hint="omit --zoom, or use --recipe views=0")
 
     @property
     def tower(self) -> str | None:
@@ -167,7 +180,7 @@ class BackboneSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON types."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name, common in (("channels", None), ("pixels", EXACT), ("view", 0)):
+        for name, common in (("channels", None), ("pixels", EXACT), ("view", 0), ("zoom", 1)):
             if found[name] == common:
                 del found[name]
         return found
@@ -220,3 +233,8 @@ def joined_maps(stage: str | int) -> tuple[str | int, ...]:
     if not isinstance(stage, str) or JOIN not in stage:
         return (stage,)
     return tuple(int(name) if name.removeprefix("-").isdecimal() else name for name in stage.split(JOIN))
+
+
+def size_text(size: int | None, zoom: int) -> str:
+    """Side of a network's input, and the zoom if there is one: "224 px, zoom 2"; empty for imported features."""
+    return "" if size is None else f"{size} px" + (f", zoom {zoom}" if zoom > 1 else "")

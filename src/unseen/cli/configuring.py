@@ -91,6 +91,7 @@ def make_backbone(
     name: str | None,
     weights: str | None,
     size: int | None,
+    zoom: int,
     options: list[str],
     mean: str | None,
     std: str | None,
@@ -108,7 +109,12 @@ def make_backbone(
 
     extra = {k: typed(v) for k, v in pairs(options, "--backbone-option").items()}
     chosen = tuple(s if s == "final" else typed(s) for s in stages.split(","))
-    normal: dict[str, Any] = {"mean": triple(mean, "--mean"), "std": triple(std, "--std"), "pixels": pixels}
+    normal: dict[str, Any] = {
+        "mean": triple(mean, "--mean"),
+        "std": triple(std, "--std"),
+        "pixels": pixels,
+        "zoom": zoom,
+    }
     if name is None or name == "fieldguide":
         if weights is not None or extra:
             raise UnseenError(

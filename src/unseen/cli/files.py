@@ -103,7 +103,8 @@ def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     spec = BackboneSpec.from_json(config["backbone"])
     drawn = config["dataset"] == "fieldguide"
     own = drawn and spec.name == default_backbone("fieldguide").name
-    network: dict[str, Any] = {"image_size": spec.image_size, "crop": spec.crop, "pixels": spec.pixels}
+    network: dict[str, Any] = {"image_size": spec.image_size, "zoom": spec.zoom, "crop": spec.crop}
+    network["pixels"] = spec.pixels
     network["stage"] = ",".join(map(str, spec.stages))
     network |= {n: ",".join(map(str, v)) for n in ("mean", "std") if (v := getattr(spec, n)) is not None}
     if not own:

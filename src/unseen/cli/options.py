@@ -53,6 +53,15 @@ class RunOptions:
         list[str] | None, typer.Option(help="Argument for timm.create_model, such as pad_type=same (repeatable).")
     ] = None
     image_size: Annotated[int | None, typer.Option(help="Input size in pixels [default: the model's].")] = None
+    zoom: Annotated[
+        int,
+        typer.Option(
+            help="See each image a second time, this many times as large, in tiles; 2 often gains accuracy "
+            "on small details and takes 5 times as long.",
+            min=1,
+            max=4,
+        ),
+    ] = 1
     mean: Annotated[
         str | None, typer.Option(help="Normalization mean, one or three numbers [default: the model's].")
     ] = None
@@ -136,6 +145,7 @@ class RunOptions:
                 self.backbone,
                 self.backbone_weights,
                 self.image_size,
+                self.zoom,
                 self.backbone_option or [],
                 self.mean,
                 self.std,

@@ -189,12 +189,13 @@ def _tracker(names: list[str], folder: Path) -> Tracker:
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
     """Print the plan of the run, and notes on the data, before it starts."""
+    from unseen.backbones.spec import size_text
     from unseen.methods import find_method
     from unseen.training.folder import Run
 
     def tell(plan: Plan) -> None:
         data, spec = plan.dataset.describe(), plan.config.backbone
-        size = "" if spec.imported else f" at {spec.resolved().image_size} px"
+        size = "" if spec.imported else f" at {size_text(spec.resolved().image_size, spec.zoom)}"
         with suppress(UnseenError):
             if Run(folder).manifest["data"]["fingerprint"] != data["fingerprint"]:
                 _note("the images or the table have changed since the last training; starting over")

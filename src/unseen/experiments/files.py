@@ -55,13 +55,14 @@ class Backbone(_Entry):
     Attributes:
         get: source of its weights; ``--backbone-weights`` if they are the user's own file.
         own_weights: whether the user provides the weights.
-        name, image_size, options, mean, std, crop: entries of :class:`unseen.backbones.spec.BackboneSpec`.
+        name, image_size, zoom, options, mean, std, crop: entries of :class:`unseen.backbones.spec.BackboneSpec`.
     """
 
     get: Text
     own_weights: bool = False
     name: Text
     image_size: int | None = None
+    zoom: int | None = None
     options: dict[str, str | int | float | bool] = {}
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None

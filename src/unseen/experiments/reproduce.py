@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unseen.backbones.spec import BackboneSpec
+from unseen.backbones.spec import BackboneSpec, size_text
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import CORE
@@ -18,7 +18,7 @@ from unseen.ground.progress import Progress, silent
 from unseen.training.folder import Run
 from unseen.training.run import fit
 
-BACKBONE = ("name", "weights", "image_size", "regions", "fingerprint")
+BACKBONE = ("name", "weights", "image_size", "zoom", "regions", "fingerprint")
 """Recorded entries of a manifest's backbone."""
 
 
@@ -125,8 +125,8 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
             if entry["mean"] is not None and len(found["seeds"]) > 1:
                 text += f" ± {100 * entry['std']:.1f}"
             cells[metric] = text
-        network = f"{backbone['name']}, {backbone['weights']}"
-        cells["features"] = f"{network}, {backbone['image_size']} px, {backbone['regions']} regions"
+        size = size_text(backbone["image_size"], backbone["zoom"])
+        cells["features"] = f"{backbone['name']}, {backbone['weights']}, {size}, {backbone['regions']} regions"
         cells["source"] = "this run"
         rows.append(cells)
     return rows
@@ -155,9 +155,7 @@ def measured_block(run: Run, command: str, differs: list[str]) -> dict[str, Any]
         "seeds": [int(seed) for seed in next(iter(results["protocols"].values()))["seeds"]],
         "data": manifest["data"]["fingerprint"],
         "splits": {key: manifest["splits"][key] for key in ("final", "validation", "validation_source")},
-        "backbone": {
-            key: manifest["backbone"][key] for key in ("name", "weights", "image_size", "regions", "fingerprint")
-        },
+        "backbone": {key: manifest["backbone"][key] for key in BACKBONE},
         "vectors": manifest["semantics"]["vectors"],
         "differs": differs,
         "versions": {"unseen": manifest["unseen"], "git": manifest["git"], **manifest["versions"]},

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unseen.backbones.spec import size_text
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError
 from unseen.ground.progress import Progress, silent
@@ -104,10 +105,12 @@ class Answers:
         manifest = self.run.manifest
         data, backbone = manifest["data"], manifest["backbone"]
         how = "frozen" if backbone["frozen"] else "fine-tuned"
+        size = size_text(backbone["image_size"], backbone["zoom"])
+        network = f"{backbone['name']}, {size}, {backbone['weights']}, {how}"
         seed = "" if self.run.results["protocols"][self.run.protocol]["deterministic"] else f", seed {self.seed}"
         return (
-            f"{manifest['method']['name']} on {data['name']} ({data['fingerprint'][:8]}); backbone {backbone['name']} "
-            f"{backbone['image_size']}px {backbone['weights']}, {how}; {self.run.protocol} protocol{seed}"
+            f"{manifest['method']['name']} on {data['name']} ({data['fingerprint'][:8]}); backbone {network}; "
+            f"{self.run.protocol} protocol{seed}"
         )
 
 

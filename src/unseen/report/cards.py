@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unseen.backbones.spec import size_text
 from unseen.classes.naming import label
 from unseen.data.catalogue import FIELDGUIDE
 from unseen.explain.sheet import class_label
@@ -169,7 +170,7 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
     rows = [
         ("network", facts["name"]),
         ("weights", facts["weights"]),
-        *([("image size", f"{facts['image_size']} px")] if facts["image_size"] else []),
+        *([("image size", size)] if (size := size_text(facts["image_size"], facts["zoom"])) else []),
         ("features", f"{facts['regions']} regions of {wide} channels"),
         ("training", "frozen" if facts["frozen"] else "fine-tuned with the method"),
     ]

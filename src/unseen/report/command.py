@@ -67,6 +67,8 @@ def _backbone(config: RunConfig) -> list[str]:
         usual = BackboneSpec(name=spec.name)
     if spec.image_size is not None and spec.image_size != usual.image_size:
         words += ["--image-size", str(spec.image_size)]
+    if spec.zoom != 1:
+        words += ["--zoom", str(spec.zoom)]
     for name in ("mean", "std"):
         values: Sequence[float] | None = getattr(spec, name)
         if values is not None and values != getattr(usual, name):

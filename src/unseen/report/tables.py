@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unseen.backbones.spec import size_text
 from unseen.evaluation.coarser import answers_in_words
 from unseen.evaluation.registry import chosen_metrics, every_metric
 
@@ -57,7 +58,7 @@ def result_rows(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> li
                     "protocol": protocol,
                     **{name: metric_cell(found["metrics"].get(name), len(names)) for name in columns},
                     "data": f"{manifest['data']['name']} ({manifest['data']['fingerprint'][:8]})",
-                    "backbone": f"{backbone['name']}{pixels(backbone)} {backbone['weights']}, {how}",
+                    "backbone": f"{backbone['name']}{pixels(backbone)}, {backbone['weights']}, {how}",
                     "seeds": label,
                 }
             )
@@ -65,8 +66,9 @@ def result_rows(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> li
 
 
 def pixels(backbone: Mapping[str, Any]) -> str:
-    """Side of the network's input; empty for imported features."""
-    return f" {backbone['image_size']}px" if backbone["image_size"] else ""
+    """Side of the network's input and zoom, after a comma; empty for imported features."""
+    found = size_text(backbone["image_size"], backbone["zoom"])
+    return f", {found}" if found else ""
 
 
 def shared_columns(rows: Sequence[dict[str, str]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from unseen.backbones.spec import size_text
 from unseen.classes.naming import label
 from unseen.evaluation.registry import every_metric, sentence
 from unseen.ground.files import read_json
@@ -58,7 +59,7 @@ def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[s
     return {
         "model": name,
         "method": f"{recognizer.method.name} ({card.title})",
-        "backbone": f"{spec.name}, {spec.image_size} pixels, {how}",
+        "backbone": f"{spec.name}, {size_text(spec.image_size, spec.zoom)}, {how}",
         "data": known,
         "protocol": about.get("protocol", "unknown"),
         "version": __version__,

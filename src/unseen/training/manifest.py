@@ -59,6 +59,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             if isinstance(store, RegionStore) and spec.imported
             else Path(spec.weights).name,
             "image_size": inputs.config.backbone.resolved().image_size,
+            "zoom": spec.zoom,
             "regions": f"{grid[0]}x{grid[1]}",
             "stages": list(spec.stages),
             "channels": list(channels) if isinstance(channels, tuple) else channels,

@@ -215,10 +215,11 @@ class Plan:
                 budget_bytes=budget_bytes,
                 regions=regions,
             )
-        spec = backbone.skip_frozen().spec  # else the network cannot be trained in this way
+        trunk = replace(backbone.spec, stages=(TRUNK,))
+        backbone.skip_frozen()  # else the network cannot be trained in this way
         views = []
         for view in range(self.recipe.views):
-            frozen = Backbone(replace(spec, stages=(TRUNK,), view=view))
+            frozen = Backbone(replace(trunk, view=view))
             exact = {"dtype": "float32"} if not view else {}  # as predictions of the trained model
             views.append(extracted(frozen, f"extracting features, view {view + 1} of {self.recipe.views}", **exact))
         return FrozenStore(views, backbone, regions)

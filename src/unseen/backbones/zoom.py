@@ -1,0 +1,42 @@
+"""A second look at an image, enlarged: its maps are those of the whole image and of tiles, brought together.
+
+With zoom z and a network for images of side S, the image has side z S. The network sees it reduced to S, and its z x z
+tiles of side S. The maps of the tiles are assembled, averaged to the grid of the whole image's map and added to it,
+each divided by the length of its mean region::
+
+    F = m (F_whole / |mean F_whole| + F_tiles / |mean F_tiles|)      m: mean of both lengths, halved
+
+So both have the same weight in the mean region of F, and every position of F is still a position of the image. After
+multi-scale features of frozen networks (S2: Shi et al., ECCV 2024), which keep the scales as separate channels.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def reduced(pixels: Tensor, zoom: int) -> Tensor:
+    """Images ``(B, 3, z S, z S)`` with side S."""
+    return F.avg_pool2d(pixels, zoom)
+
+
+def tiles(pixels: Tensor, zoom: int) -> Tensor:
+    """Images ``(B, 3, z S, z S)`` as ``(B z z, 3, S, S)``, the tiles of an image row by row."""
+    channels, side = pixels.shape[1], pixels.shape[2] // zoom
+    cut = pixels.reshape(-1, channels, zoom, side, zoom, side)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
+
+
+def assembled(maps: Tensor, zoom: int) -> Tensor:
+    """Maps ``(B z z, C, h, w)`` of tiles as maps ``(B, C, h, w)`` of images."""
+    _, channels, height, width = maps.shape
+    grid = maps.reshape(-1, zoom, zoom, channels, height, width).permute(0, 3, 1, 4, 2, 5)
+    return F.avg_pool2d(grid.reshape(-1, channels, zoom * height, zoom * width), zoom)
+
+
+def together(whole: Tensor, near: Tensor) -> Tensor:
+    """Sum of two maps ``(B, C, h, w)``, see the module's docstring."""
+    lengths = [maps.mean(dim=(2, 3), keepdim=True).norm(dim=1, keepdim=True).clamp(min=1e-12) for maps in (whole, near)]
+    result: Tensor = (whole / lengths[0] + near / lengths[1]) * ((lengths[0] + lengths[1]) / 4)
+    return result
