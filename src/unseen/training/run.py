@@ -152,33 +152,48 @@ def fit(
 
             winner, _ = run_race(inputs, config.seeds[0], folder, progress, prepare, began + (config.time or math.inf))
             inputs = prepare(winner, progress) if winner.raced else inputs
-            config, plan, manifest = inputs.config, inputs, _write_inputs(inputs, folder)
-        # a closed form has no randomness, so one seed suffices
-        seeds = plan.config.seeds[:1] if find_method(config.method).closed_form else plan.config.seeds
+            manifest = _write_inputs(inputs, folder)
         if validation_only:
-            choices = validate_seeds(inputs, seeds, folder, progress)
-            inputs.keep_texts(folder)
-            measured = validation_summary(inputs, folder, choices)
-            write_json(folder / "validation.json", measured, sealed=True)
-            return Run(folder)
-        numbers = summary(plan, run_seeds(inputs, seeds, folder, plan.config.protocols, progress))
-        if "honest" in numbers and config.holdout_count and needs_holdouts(plan.dataset):
-            found = run_holdouts(inputs, seeds[0], config.holdout_count, folder / "holdouts", progress)
-            numbers["honest"]["holdout"] = holdout_summary(found)
-        for protocol, found in numbers.items():
-            for seed, values in found["seeds"].items():
-                on_record(Record("result", int(seed), protocol, values=numbers_of(values)))
-        inputs.keep_texts(folder)
-        results = {
-            "protocols": numbers,
-            "splits": {stage: manifest["splits"][stage] for stage in ("final", "validation")},
-            "seconds": round(time.monotonic() - started, 1),
-            "peak_memory_mb": peak_memory_mb(),
-            "warnings": grown_losses(folder),
-            "race": race_of(folder),
-        }
-        write_json(folder / "results.json", results, sealed=True)
+            _validate(inputs, folder, progress)
+        else:
+            numbers = _tested(inputs, folder, progress)
+            results = {
+                "protocols": numbers,
+                "splits": {stage: manifest["splits"][stage] for stage in ("final", "validation")},
+                "seconds": round(time.monotonic() - started, 1),
+                "peak_memory_mb": peak_memory_mb(),
+                "warnings": grown_losses(folder),
+                "race": race_of(folder),
+            }
+            write_json(folder / "results.json", results, sealed=True)
     return Run(folder)
+
+
+def _validate(inputs: RunInputs, folder: Path, progress: Progress) -> None:
+    """Do the validation stage of every seed, and write its numbers."""
+    choices = validate_seeds(inputs, _seeds(inputs), folder, progress)
+    inputs.keep_texts(folder)
+    write_json(folder / "validation.json", validation_summary(inputs, folder, choices), sealed=True)
+
+
+def _tested(inputs: RunInputs, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Train and test every seed, then do the class hold-outs; returns the numbers of each protocol."""
+    config, seeds = inputs.config, _seeds(inputs)
+    numbers = summary(inputs, run_seeds(inputs, seeds, folder, config.protocols, progress))
+    if "honest" in numbers and config.holdout_count and needs_holdouts(inputs.dataset):
+        found = run_holdouts(inputs, seeds[0], config.holdout_count, folder / "holdouts", progress)
+        numbers["honest"]["holdout"] = holdout_summary(found)
+    for protocol, measured in numbers.items():
+        for seed, values in measured["seeds"].items():
+            inputs.on_record(Record("result", int(seed), protocol, values=numbers_of(values)))
+    inputs.keep_texts(folder)
+    return numbers
+
+
+def _seeds(inputs: RunInputs) -> tuple[int, ...]:
+    """Seeds to train; a closed form has no randomness, so one suffices."""
+    config = inputs.config
+    return config.seeds[:1] if find_method(config.method).closed_form else config.seeds
 
 
 def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
