@@ -233,7 +233,7 @@ def test_several_stages_are_refused(do, tiny_backbone, tmp_path):
 
 
 def test_another_configuration_is_refused(do, both, tmp_path):
-    with pytest.raises(RunError, match=r"another settings"):
+    with pytest.raises(RunError, match=r"different settings"):
         do("msdn", both.folder, settings={"lambda_cal": "0.3"})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
