@@ -46,7 +46,7 @@ def same(a, b):
         ({"values": VALUES[:3]}, r"shape \(3, 3\), not \(4, 3\)"),
         ({"values": VALUES.ravel()}, r"shape \(12,\), not \(4, 3\)"),
         ({"seen": np.ones(3, bool)}, "3 seen flags for 4 classes"),
-        ({"seen": np.array(True)}, "1 seen flags for 4 classes"),
+        ({"seen": np.array(True)}, "1 seen flag for 4 classes"),
         ({"validation": np.zeros(5, bool)}, "5 validation flags for 4 classes"),
         ({"validation": np.array([0, 0, 0, 1], bool)}, 'validation class "dog" is unseen'),
         ({"values": np.where(np.eye(4, 3, dtype=bool), np.nan, VALUES)}, 'class "ant", attribute "size::big": nan'),

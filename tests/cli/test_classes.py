@@ -104,7 +104,7 @@ def test_a_table_of_several_classes_and_a_seen_one_coming_back(unseen, run, name
     assert status == 0
     assert f"added: {back}" in out
     assert "is a seen class again" in err
-    assert f'"New bird" is nearly equal to "{back}" (cosine 1.000, 0 attributes differ)' in err
+    assert f'"New bird" is nearly equal to "{back}" (cosine 1.000, differing in 0 attributes)' in err
     found = Recognizer.load(run, device="cpu").table
     assert found.seen[found.index(back)]
     assert not found.seen[found.index("New bird")]

@@ -125,7 +125,7 @@ CASES = {
     "save": Case("{root}/run {root}/saved", "weights.safetensors"),
     "push": Case("{root}/run somebody/birds", "error: ", status=2),
     "export": Case("{root}/run --onnx {root}/birds.onnx", "birds.onnx"),
-    "embed": Case("{root}/run {root}/bird.png -o {root}/here/bird.parquet", "1 images", "bird.parquet"),
+    "embed": Case("{root}/run {root}/bird.png -o {root}/here/bird.parquet", "1 image", "bird.parquet"),
     "demo": Case("", "Open the report", "runs/demo/report.html"),
     "prepare": Case("awa2 --root {root}/downloads", "not ready", status=2),
     "import": Case("{root}/maps.hdf5 {root}/birds", "72 images, 2x2 regions of 7 channels"),

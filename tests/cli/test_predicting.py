@@ -328,7 +328,7 @@ def test_each_image_has_its_own_place_and_month(unseen, ranked, images, tmp_path
     output = tmp_path / "found.csv"
     asked = ["predict", ranked, "--list", tmp_path / "list.csv", "--prior", tmp_path / "prior.csv", "-o", output]
     status, _, err = unseen(*asked, "--only", "Rook,Jay", "--unknown", "off")
-    assert (status, "1 images without a known month" in err) == (0, True)
+    assert (status, "1 image without a known month" in err) == (0, True)
     rows = list(csv.DictReader(output.open()))
     shares = [float(r["prior"]) if r["class"] == "Rook" else 1 - float(r["prior"]) for r in rows]
     assert shares == pytest.approx([0.99, 0.01, 0.5])

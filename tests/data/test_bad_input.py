@@ -132,7 +132,7 @@ def test_parquet_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "classes.parquet"
     pq.write_table(pa.table({"class": pa.array(["a"] * 2_000_001).dictionary_encode()}), path)
     assert path.stat().st_size < 20_000
-    with pytest.raises(DataError, match="2,000,001 rows of 1 columns"):
+    with pytest.raises(DataError, match="2,000,001 rows of 1 column,"):
         read_table(path)
 
 

@@ -92,12 +92,12 @@ def test_check_counts_what_nobody_has_checked(server, tmp_path):
     def warned():
         return [f.what for f in check_folder(tmp_path).of("warning") if f.kind == "cells that nobody has checked"]
 
-    assert warned() == ["30 cells were drafted by a program and nobody has checked them, first bird 0, crest"]
+    assert warned() == ["30 cells were drafted by a program and not checked by anybody, first bird 0, crest"]
     told = pd.read_csv(marks, dtype=str, keep_default_na=False)
     told.loc[told["class"] != "bird 3", "checked"] = "yes"
     told.to_csv(marks, index=False)
     table.write_text(table.read_text().replace("bird 3,yes,black,13", "bird 3,no,red,13"))
-    assert warned() == ["1 cells were drafted by a program and nobody has checked them, first bird 3, length cm"]
+    assert warned() == ["1 cell was drafted by a program and not checked by anybody, first bird 3, length cm"]
 
 
 def test_a_wrong_answer_is_asked_for_again_once(server, tmp_path):

@@ -207,7 +207,7 @@ class TestMistakes:
             extract([], backbone, tmp_path, names=[])
         with pytest.raises(StoreError, match="unknown dtype 'int8' — use one of float16, bfloat16, float32"):
             extract([Path("a")], backbone, tmp_path, names=["a"], dtype="int8")
-        with pytest.raises(ValueError, match="1 names for 2 files"):
+        with pytest.raises(ValueError, match="1 name for 2 files"):
             extract([Path("a"), Path("b")], backbone, tmp_path, names=["a"])
         with pytest.raises(DataError, match=r"nowhere/a\.jpg: cannot be read: No such file"):
             extract([Path("nowhere/a.jpg")], backbone, tmp_path, names=["a"])

@@ -199,7 +199,7 @@ def test_a_saved_classifier_is_the_same(data, labels, tmp_path):
     for change, message in (
         ({"gamma": "1"}, r"classifier.json, gamma: is not a valid number \('1'\)"),
         ({"method": "nowhere.at:All"}, "its method is code that is not installed"),
-        ({"labels": ["a"]}, "1 labels for 15 classes"),
+        ({"labels": ["a"]}, "1 label for 15 classes"),
         ({"more": 1}, "more: unknown entry"),
     ):
         (folder / "classifier.json").write_text(json.dumps(facts | change))

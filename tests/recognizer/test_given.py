@@ -113,7 +113,7 @@ def test_scores_are_those_of_the_candidates(recognizer, file):
 
 
 def test_a_model_says_what_it_is_and_moves(recognizer, file):
-    assert repr(recognizer) == "<Recognizer: msdn, test_resnet, 2 seen and 1 unseen classes, 3 attributes, on cpu>"
+    assert repr(recognizer) == "<Recognizer: msdn, test_resnet, 2 seen and 1 unseen class, 3 attributes, on cpu>"
     before = recognizer.scores(file)
     assert recognizer.to("cpu") is recognizer
     np.testing.assert_array_equal(recognizer.scores(file), before)

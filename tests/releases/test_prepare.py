@@ -215,7 +215,7 @@ def mixed_attributes(tiny):
     ("spoil", "problem"),
     [
         (zero_based, "the indices start at 0 instead of 1 — use att_splits.mat of the release"),
-        (twice, "1 images are in both trainval_loc and test_seen_loc"),
+        (twice, "1 image in both trainval_loc and test_seen_loc"),
         (other_sizes, "25 images in trainval_loc, not 24 — this is not the Proposed Split"),
         (leak, "has images both in training"),
         (official_numbers, "the labels follow the official numbering, not allclasses_names"),
@@ -316,7 +316,7 @@ def test_extra_images_are_left_out_and_said(tmp_path):
     outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out")
     assert outcome.ready
     assert len(outcome.dataset.files) == 40
-    assert any(note.startswith("1 images in") and note.endswith('"ant/extra.jpg"') for note in outcome.notes)
+    assert any(note.startswith("1 image in") and note.endswith('"ant/extra.jpg"') for note in outcome.notes)
 
 
 @pytest.mark.parametrize("key", ["awa2", "flo", "apy"])
@@ -419,7 +419,7 @@ def test_the_command_writes_the_folder(tmp_path, capsys, monkeypatch):
     (tmp_path / "root/xlsa17/data/AWA2/res101.mat").unlink()
     status, said, _ = command(capsys, "prepare", "awa2", "--root", tmp_path / "root", "-o", tmp_path / "out")
     assert status == 2
-    assert "not ready: 1 required files" in said
+    assert "not ready: 1 required file missing" in said
 
 
 def test_names_with_folders_of_another_machine_are_found(tmp_path):

@@ -17,6 +17,7 @@ from unseen.classes.spreadsheets.values import no_repeats
 from unseen.classes.taxonomy import rank_of
 from unseen.errors import DataError
 from unseen.ground.files import write_text
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ class Attributes:
         for label, values in (("groups", self.groups), ("parts", self.parts)):
             if len(values) != len(self.names):
                 raise DataError(
-                    f"{len(values)} {label} for {len(self.names)} attributes", hint="pass one per attribute"
+                    f"{len(values)} {label} for {counted(len(self.names), 'attribute')}", hint="pass one per attribute"
                 )
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from unseen.classes.spreadsheets.cells import fold, nearest, place
 from unseen.classes.spreadsheets.numbers import is_missing, plain_number
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.errors import DataError, UnseenError
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.classes.table import ClassTable
@@ -245,7 +246,8 @@ class Prior:
         without = [name for name in table.names if fold(name) not in named]
         if without:
             shown = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
-            lines.append(f"{len(without)} classes are not in the prior and get its mean weight ({shown})")
+            verbs = "is not in the prior and gets" if len(without) == 1 else "are not in the prior and get"
+            lines.append(f"{counted(len(without), 'class')} {verbs} its mean weight ({shown})")
         return lines
 
 

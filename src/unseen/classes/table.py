@@ -21,6 +21,7 @@ from unseen.classes.spreadsheets.values import flags, no_repeats, numbers
 from unseen.classes.taxonomy import PREFIX, Taxonomy, looks_like_rank, rank_of
 from unseen.errors import DataError
 from unseen.ground.files import write_text
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,9 @@ class ClassTable:
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "seen", _frozen(self.seen, bool))
         if self.seen.shape != (n,):
-            raise DataError(f"{self.seen.size} seen flags for {n} classes", hint="pass one per class")
+            raise DataError(
+                f"{counted(self.seen.size, 'seen flag')} for {counted(n, 'class')}", hint="pass one per class"
+            )
         trained = in_order(self.seen) if self.trained is None else self.trained
         object.__setattr__(self, "trained", _frozen(trained, np.int64))
         check_names(self.names, "class")
@@ -128,7 +131,10 @@ class ClassTable:
             validation = _frozen(self.validation, bool)
             object.__setattr__(self, "validation", validation)
             if validation.shape != (n,):
-                raise DataError(f"{validation.size} validation flags for {n} classes", hint="pass one per class")
+                raise DataError(
+                    f"{counted(validation.size, 'validation flag')} for {counted(n, 'class')}",
+                    hint="pass one per class",
+                )
             wrong = np.flatnonzero(validation & ~self.seen)
             if len(wrong):
                 raise DataError(
@@ -137,10 +143,13 @@ class ClassTable:
 
         if self.images_of.shape != (n,):
             raise DataError(
-                f"{self.images_of.size} positions in the training for {n} classes", hint="pass one per class"
+                f"{counted(self.images_of.size, 'position')} in the training for {counted(n, 'class')}",
+                hint="pass one per class",
             )
         if self.taxonomy is not None and len(self.taxonomy) != n:
-            raise DataError(f"the taxa of {len(self.taxonomy)} classes for {n}", hint="pass those of every class")
+            raise DataError(
+                f"the taxa of {counted(len(self.taxonomy), 'class')} for {n}", hint="pass those of every class"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -149,7 +158,9 @@ class ClassTable:
         """Counts and the first names, in one line."""
         seen = int(self.seen.sum())
         first = ", ".join(self.names[:SHOWN]) + (", ..." if len(self) > SHOWN else "")
-        counts = f"{seen} seen and {len(self) - seen} unseen classes, {len(self.attributes)} attributes"
+        counts = (
+            f"{seen} seen and {counted(len(self) - seen, 'unseen class')}, {counted(len(self.attributes), 'attribute')}"
+        )
         return f"<ClassTable: {counts}: {first}>"
 
     def _repr_html_(self) -> str:
@@ -289,7 +300,7 @@ class ClassTable:
         if not isinstance(values, Mapping):
             row = np.array(values.tolist() if hasattr(values, "tolist") else values, dtype=np.float64)
             if row.shape != (len(self.attributes),):
-                raise DataError(f'class "{name}": {row.size} values', hint=f"pass {len(self.attributes)}")
+                raise DataError(f'class "{name}": {counted(row.size, "value")}', hint=f"pass {len(self.attributes)}")
             return row
         row = np.zeros(len(self.attributes)) if start is None else np.array(start, dtype=np.float64)
         for attribute, value in values.items():

@@ -23,6 +23,7 @@ from unseen.cli.common import (
 from unseen.data.finding import FoundImages
 from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.recognizer import Recognizer
@@ -83,7 +84,7 @@ def embed(
         print_json({"output": str(output), "images": len(embeddings), "broken": broken, "numbers": numbers})
     else:
         named = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in numbers.items())
-        out.print(f"{output}: {len(embeddings)} images, each {named}", highlight=False, soft_wrap=True)
+        out.print(f"{output}: {counted(len(embeddings), 'image')}, each {named}", highlight=False, soft_wrap=True)
     raise typer.Exit(FAILED if broken else 0)
 
 
@@ -121,11 +122,11 @@ def similar(
             for query, vector in zip(to, asked, strict=True)
             for i, cosine in embeddings.similar(vector, top)
         ]
-        _show({"similar": found}, {"similar": f"most similar, of {len(names)} images"}, as_json)
+        _show({"similar": found}, {"similar": f"most similar, of {counted(len(names), 'image')}"}, as_json)
     else:
         pairs = [{"image": names[i], "and": names[j], "cosine": c} for i, j, c in embeddings.duplicates(at_least)]
         odd = [{"image": names[i], "mean cosine to the nearest": c} for i, c in embeddings.outliers(top)]
-        titles = {"duplicates": f"near duplicates, of {len(names)} images", "outliers": "unlike the others"}
+        titles = {"duplicates": f"near duplicates, of {counted(len(names), 'image')}", "outliers": "unlike the others"}
         _show({"duplicates": pairs if as_json else pairs[:1000], "outliers": odd}, titles, as_json)
     raise typer.Exit(FAILED if broken else 0)
 

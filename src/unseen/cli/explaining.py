@@ -23,6 +23,7 @@ from unseen.cli.common import (
 )
 from unseen.errors import UnseenError
 from unseen.ground.progress import quiet_libraries
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.recognizer import Explanation, PartMaps, Recognizer
@@ -227,5 +228,5 @@ def explain(
     if as_json:
         print_json(made if several else made[0])
     elif all_attributes is not None:
-        _say(f"heat maps of {len(recognizer.table.attributes)} attributes: {all_attributes}")
+        _say(f"heat maps of {counted(len(recognizer.table.attributes), 'attribute')}: {all_attributes}")
     raise typer.Exit(FAILED if broken else 0)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from unseen.cli.common import CacheOption, JsonFlag, app, out, plain_text, print_json, with_bars
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.data.checks.findings import CheckResult, Finding
@@ -122,8 +123,9 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
     if result.images:
         counts = result.images
         _say(
-            f"[bold]{counts['trainval']}[/] training images, {counts['test_seen']} test images of "
-            f"seen classes, {counts['test_unseen']} of unseen classes (by {counts['by']})"
+            f"[bold]{counted(counts['trainval'], 'training image')}[/], "
+            f"{counted(counts['test_seen'], 'test image')} of seen classes, "
+            f"{counts['test_unseen']} of unseen classes (by {counts['by']})"
         )
 
 

@@ -31,6 +31,7 @@ from unseen.data.tars import WithTars
 from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
 from unseen.ground.shards import Shard, parse_shard, shard_of
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.classes.prior import Prior
@@ -291,7 +292,7 @@ def merge(
     if as_json:
         print_json({"output": str(output), "images": count})
     else:
-        out.print(f"{output}: {count} images", highlight=False, soft_wrap=True, markup=False)
+        out.print(f"{output}: {counted(count, 'image')}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _threshold(text: str) -> float | str:
@@ -348,7 +349,7 @@ def _say_counts(counts: Counts, path: Path, as_json: bool) -> None:
     if as_json:
         print_json({"output": str(path), **vars(counts)})
         return
-    named = f"{counts.images} images"
+    named = f"{counted(counts.images, 'image')}"
     named += f", {counts.unknown} of them unknown" if counts.unknown else ""
     named += f" ({counts.coarser} with a coarser answer)" if counts.coarser else ""
     out.print(f"{path}: {named}", highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ import typer
 
 from unseen.cli import completing
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.data.layouts.importing import Imported
@@ -187,7 +188,7 @@ def _say_imported(found: Imported, dataset: Path) -> None:
     say(f"read as {found.layout.name}: {found.layout.title}")
     if found.images:
         total = sum(found.images.values())
-        say(f"{total:,} images of {len(found.images)} classes in {dataset / 'images'}")
+        say(f"{counted(total, 'image')} of {counted(len(found.images), 'class')} in {dataset / 'images'}")
     for note in found.notes:
         err.print(f"note: {plain_text(note)}", highlight=False, soft_wrap=True)
     for path in found.written:
@@ -217,9 +218,8 @@ def _features(features: Path, dataset: Path, name: str | None, made_with: str, d
     if word_vectors:
         import_vectors(features, found, dataset)
     height, width = store.grid()
-    said = (
-        f"{len(store):,} images, {height}x{width} regions of {store.channels()} channels, {store.nbytes / 1e9:.2f} GB"
-    )
+    said = f"{counted(len(store), 'image')}, {height}x{width} regions of {store.channels()} channels"
+    said += f", {store.nbytes / 1e9:.2f} GB"
     out.print(plain_text(f"{said} in {store.folder}"), highlight=False, soft_wrap=True)
     out.print(plain_text(f"next: unseen train {dataset} --backbone features:{called}"), highlight=False, soft_wrap=True)
 
@@ -266,7 +266,7 @@ def _show(outcome: Outcome, root: Path) -> None:
         features = " --backbone features:res101" if pooled and not benchmark.images else ""
         say(f"next:        unseen train {outcome.output}{features}")
     elif outcome.lacking:
-        say(f"not ready: {len(outcome.lacking)} required files are missing or damaged", "bold")
+        say(f"not ready: {counted(len(outcome.lacking), 'required file')} missing or damaged", "bold")
     elif outcome.problems:
         say(f"not ready: {len(outcome.problems)} problems to fix", "bold")
     else:

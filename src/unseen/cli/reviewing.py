@@ -12,6 +12,7 @@ from unseen.cli.serving import serve_application
 from unseen.data.finding import FoundImages
 from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.recognizer import Recognizer
@@ -127,7 +128,7 @@ def _teach(run: Path, recognizer: Recognizer, review: Review) -> None:
         keep_support(run, recognizer.support)
     for name, count in sorted(added.items()):
         out.print(f"{name}: {count} image{'' if count == 1 else 's'} added", highlight=False, soft_wrap=True)
-    total = f"{sum(added.values())} images added to {len(added)} classes, kept with {run}"
+    total = f"{counted(sum(added.values()), 'image')} added to {counted(len(added), 'class')}, kept with {run}"
     out.print(f"{total}; --again predicts again with them", highlight=False, soft_wrap=True)
 
 
@@ -139,7 +140,7 @@ def _folder(images: list[str]) -> Path:
 
 def _say(found: Review) -> None:
     measured, estimated = found.reviewed(), found.estimated()
-    line = f"{found.folder}: {len(found.items)} images, {measured.reviewed} reviewed"
+    line = f"{found.folder}: {counted(len(found.items), 'image')}, {measured.reviewed} reviewed"
     if measured.reviewed:
         line += f", {measured.right} of them right"
     if estimated.reviewed:

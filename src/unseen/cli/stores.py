@@ -10,6 +10,7 @@ import typer
 
 from unseen.cli.common import CacheOption, JsonFlag, app, out, print_json, print_table, with_bars
 from unseen.errors import StoreError
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.features.store import StoreState
@@ -55,9 +56,9 @@ def stores(
 
 def _row(state: StoreState, fixed: bool) -> dict[str, str]:
     parts = [state.problem] if state.problem else []
-    parts += [f"{len(state.damaged)} images damaged"] if state.damaged else []
+    parts += [f"{counted(len(state.damaged), 'image')} damaged"] if state.damaged else []
     if state.finished < state.images and not state.problem:
-        parts.append(f"unfinished: {state.finished} of {state.images} images")
+        parts.append(f"unfinished: {state.finished} of {counted(state.images, 'image')}")
     says = "; ".join(parts) or "whole"
     if fixed and (state.damaged or state.problem):
         says += " (dropped)"

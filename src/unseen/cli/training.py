@@ -29,6 +29,7 @@ from unseen.cli.common import (
 from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
 from unseen.errors import UnseenError
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.data.dataset import Dataset
@@ -200,9 +201,9 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
             if Run(folder).manifest["data"]["fingerprint"] != data["fingerprint"]:
                 _note("the images or the table have changed since the last training; starting over")
         lines = [
-            f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen "
-            f"classes, {data['attributes']} attributes, {data['trainval']} training images, "
-            f"{data['test_seen']} + {data['test_unseen']} test images",
+            f"{data['name']}: {data['classes_seen']} seen and {counted(data['classes_unseen'], 'unseen class')}, "
+            f"{counted(data['attributes'], 'attribute')}, {counted(data['trainval'], 'training image')}, "
+            f"{data['test_seen']} + {counted(data['test_unseen'], 'test image')}",
             f"{find_method(plan.config.method).name} ({plan.preset}) on {spec.name}{size}, "
             f"{' and '.join(plan.config.protocols)} protocol; run folder {folder}",
         ]

@@ -10,6 +10,7 @@ import typer
 from unseen.cli.common import CacheOption, JsonFlag, app, err, out, plain_text, print_json, with_bars
 from unseen.cli.configuring import pairs
 from unseen.errors import UnseenError
+from unseen.ground.words import counted
 
 SHOWN = 12
 
@@ -80,7 +81,7 @@ def vectors(
         _say_lacking(made.lacking)
         raise UnseenError(
             f'no word vector for any word of "{made.empty[0]}"'
-            + (f" (and {len(made.empty) - 1} more attributes)" if len(made.empty) > 1 else ""),
+            + (f" (and {counted(len(made.empty) - 1, 'more attribute')})" if len(made.empty) > 1 else ""),
             where=source,
             hint=f"pass --instead {next(iter(made.lacking))}='OTHER WORDS', a larger file, or --allow-missing",
         )
@@ -99,7 +100,9 @@ def vectors(
     for name in made.empty:
         err.print(f'[yellow]note:[/] "{plain_text(name)}" gets a zero vector: it has no known word', highlight=False)
     rows, dim = made.values.shape
-    out.print(f"{rows} attributes, {dim} dimensions: {plain_text(made.about['label'])}", highlight=False)
+    out.print(
+        f"{counted(rows, 'attribute')}, {counted(dim, 'dimension')}: {plain_text(made.about['label'])}", highlight=False
+    )
     if written is not None:
         out.print(f"written: {written}", highlight=False, soft_wrap=True)
 
@@ -123,4 +126,4 @@ def _say_lacking(lacking: dict[str, list[str]]) -> None:
         text = f'[yellow]unknown word:[/] "{plain_text(word)}" in {plain_text(", ".join(own[:3]))}{more}'
         err.print(text, highlight=False, soft_wrap=True)
     if len(lacking) > SHOWN:
-        err.print(f"... and {len(lacking) - SHOWN} more words (--json shows all)", highlight=False)
+        err.print(f"... and {counted(len(lacking) - SHOWN, 'more word')} (--json shows all)", highlight=False)

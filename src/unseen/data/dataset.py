@@ -15,6 +15,7 @@ from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,13 +71,13 @@ class Dataset:
     def __post_init__(self) -> None:
         if not (len(self.files) == len(self.labels) == len(self.split)):
             raise DataError(
-                f"{len(self.files)} files, {len(self.labels)} labels, {len(self.split)} splits",
+                f"{counted(len(self.files), 'file')}, {counted(len(self.labels), 'label')}, {len(self.split)} splits",
                 hint="pass one of each per image",
             )
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.table)))
         if len(outside):
             raise DataError(
-                f"label {self.labels[outside[0]]} for {len(self.table)} classes",
+                f"label {self.labels[outside[0]]} for {counted(len(self.table), 'class')}",
                 where=f"images.csv, row {outside[0] + 2} ({self.files[outside[0]]})",
                 hint="labels are positions in the class table",
             )
@@ -91,7 +92,8 @@ class Dataset:
             vectors, k = self.attribute_vectors, len(self.table.attributes)
             if vectors.ndim != 2 or len(vectors) != k:
                 raise DataError(
-                    f"attribute vectors have shape {vectors.shape}", hint=f"expected one row for each of {k} names"
+                    f"attribute vectors have shape {vectors.shape}",
+                    hint=f"expected one row for each of {counted(k, 'name')}",
                 )
             if not np.isfinite(vectors).all():
                 row = int(np.argwhere(~np.isfinite(vectors))[0][0])
@@ -102,8 +104,8 @@ class Dataset:
     def __repr__(self) -> str:
         """Name, counts and place, in one line."""
         about = self.describe()
-        classes = f"{about['classes_seen']} seen and {about['classes_unseen']} unseen classes"
-        return f"<Dataset {self.name}: {len(self.files):,} images, {classes}, in {self.images}>"
+        classes = f"{about['classes_seen']} seen and {counted(about['classes_unseen'], 'unseen class')}"
+        return f"<Dataset {self.name}: {counted(len(self.files), 'image')}, {classes}, in {self.images}>"
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of the images of one split."""
@@ -183,11 +185,13 @@ def contradictions(
         )
     if seen.sum() < 3:
         yield DataError(
-            f"{int(seen.sum())} seen classes", where='classes.csv, column "seen"', hint="training needs at least 3"
+            f"{counted(int(seen.sum()), 'seen class')}",
+            where='classes.csv, column "seen"',
+            hint="training needs at least 3",
         )
     elif same_direction(values[seen]):
         yield DataError(
-            f"the {int(seen.sum())} seen classes all have the same attributes, so nothing can be learned",
+            f"the {counted(int(seen.sum()), 'seen class')} all have the same attributes, so nothing can be learned",
             where="classes.csv",
             hint="add attributes that separate them",
         )
@@ -279,7 +283,7 @@ def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2,
     else:
         count = validation_count(table)
         held = _held_classes(seen, count, draw - given, np.random.default_rng(seed))
-        source = f"{count} validation classes, draw {draw + 1} with seed {seed}"
+        source = f"{counted(count, 'validation class')}, draw {draw + 1} with seed {seed}"
     trainval = dataset.indices("trainval")
     train, test_seen = [], []
     for c in np.setdiff1d(seen, held):

@@ -24,6 +24,7 @@ from unseen.formats.matlab import mat_shapes
 from unseen.formats.region_hdf5 import SPLITS, Reader, RegionFile
 from unseen.formats.res101 import ImageList, read_features
 from unseen.ground.files import write_text, write_with
+from unseen.ground.words import counted
 
 HINT = "import the features of this dataset"
 UNKNOWN = "unknown origin"
@@ -122,7 +123,7 @@ def _list_rows(folder: Path, source: Source, listed: Path) -> None:
         if len(outside):
             problem = (
                 f"row {outside[0] + 1} is of class {source.labels[outside[0]]}, but there are "
-                f"{len(classes.names)} classes"
+                f"{counted(len(classes.names), 'class')}"
             )
             raise DataError(problem, where=source.path, hint=f"labels are positions in {classes.path.name}, from 0")
         rows["class"] = [classes.names[c] for c in source.labels]
@@ -199,7 +200,9 @@ def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:
     if vectors is None or vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
         there = "none" if vectors is None else f"an array of shape {vectors.shape}"
         raise DataError(
-            f"expected word vectors of {count} attributes, found {there}", where=path, hint="omit --word-vectors"
+            f"expected word vectors of {counted(count, 'attribute')}, found {there}",
+            where=path,
+            hint="omit --word-vectors",
         )
     target = folder / "attribute_vectors.npy"
     if dataset.attribute_vectors is not None and not np.array_equal(dataset.attribute_vectors, vectors):
@@ -243,7 +246,7 @@ def _reordered(read: Reader, order: np.ndarray) -> Reader:
 def _check(source: Source, dataset: Dataset, order: np.ndarray | None) -> None:
     """Check that the rows of a file are the images of a dataset."""
     if source.count != len(dataset.files):
-        problem = f"features of {source.count:,} images for {len(dataset.files):,} of {dataset.name}"
+        problem = f"features of {counted(source.count, 'image')} for {len(dataset.files):,} of {dataset.name}"
         raise DataError(problem, where=source.path, hint=HINT)
     rows = np.arange(source.count) if order is None else order
     labels = dataset.labels

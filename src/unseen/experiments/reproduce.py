@@ -15,6 +15,7 @@ from unseen.evaluation.metrics import CORE
 from unseen.experiments.files import Experiment, Reported
 from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
+from unseen.ground.words import counted
 from unseen.training.folder import Run
 from unseen.training.run import fit
 
@@ -126,7 +127,9 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
                 text += f" ± {100 * entry['std']:.1f}"
             cells[metric] = text
         size = size_text(backbone["image_size"], backbone["zoom"])
-        cells["features"] = f"{backbone['name']}, {backbone['weights']}, {size}, {backbone['regions']} regions"
+        cells["features"] = (
+            f"{backbone['name']}, {backbone['weights']}, {size}, {counted(backbone['regions'], 'region')}"
+        )
         cells["source"] = "this run"
         rows.append(cells)
     return rows

@@ -14,6 +14,7 @@ from unseen.evaluation.metrics import ACCURACIES, Decisions, evaluate
 from unseen.evaluation.registry import HEADLINES
 from unseen.evaluation.shots import Episode
 from unseen.ground.files import write_json, write_text
+from unseen.ground.words import counted
 from unseen.methods.base import Method
 from unseen.model.support import SupportSpace, space_beside
 from unseen.model.weights import load_weights
@@ -73,7 +74,7 @@ def measure_shots(
     """
     rows = []
     for name, folder in folders:
-        say(f"{name}: {draws} draws of support images")
+        say(f"{name}: {counted(draws, 'draw')} of support images")
         rows += [{"name": name, **row} for row in _of_run(Run(folder), shots, draws, device, cache)]
     found = {"shots": list(shots), "draws": draws, "rows": rows}
     write_json(output / "shots.json", found)
@@ -190,7 +191,8 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
 def legend(found: dict[str, Any]) -> str:
     """What readers of the table must know."""
     return (
-        f"Percent, class means, test images; mean over {found['draws']} draws of support images of the unseen classes. "
+        f"Percent, class means, test images; mean over {counted(found['draws'], 'draw')} of support images of the "
+        "unseen classes. "
         "The images that are named are the same for every number of images a class. Images alone: the nearest class "
         "mean, of training images for seen classes. Both − better: over the better of attributes alone and images "
         "alone, with a 95% interval over draws."

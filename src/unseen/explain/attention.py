@@ -19,6 +19,7 @@ from unseen.evaluation.localisation import parts_of, region_centres
 from unseen.explain.figures import overlay
 from unseen.explain.sheet import Sheet, class_label, new_figure, style
 from unseen.ground.extras import require
+from unseen.ground.words import counted
 from unseen.recognizer import Explanation
 
 FUSED = "contribution"
@@ -146,7 +147,7 @@ def attention_sheet(
     uncounted = [sub_net_label(kind) for kind in explanation.attention if kind not in explanation.counted]
     caption = (
         f"Attention of {looked} and each region's contribution to the fused attribute score, for "
-        f"the {len(reasons)} attributes with the most evidence for {target} over {rival}. Each "
+        f"the {counted(len(reasons), 'attribute')} with the most evidence for {target} over {rival}. Each "
         "map has its own scale; the number above it is its maximum. Cross: strongest region. "
         + ("Ring: annotated part of the attribute. " if parts.points else "")
         + (f"{', '.join(uncounted)}: not part of the class score. " if uncounted else "")

@@ -20,6 +20,7 @@ from unseen.evaluation.attributes import auroc, spearman
 from unseen.explain.answers import Answers
 from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
 from unseen.ground.extras import require
+from unseen.ground.words import counted
 from unseen.recognizer import Explanation
 
 SIDES = ("unseen", "seen")
@@ -153,11 +154,11 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
     unseen = (
         "Classes held out stand for unseen ones, each measured with a model trained without them"
         if quality.held_out
-        else f"{counts['unseen']} test images of unseen classes"
+        else f"{counted(counts['unseen'], 'test image')} of unseen classes"
     )
     caption = (
         f"{title} of each fused attribute score against {against}. {unseen}"
-        + (f", {counts['seen']} test images of seen ones. " if counts["seen"] else ". ")
+        + (f", {counted(counts['seen'], 'test image')} of seen ones. " if counts["seen"] else ". ")
         + (f"Omitted, because all classes have the same value: {left_out}. " if left_out else "")
         + f"{answers.origin}."
     )

@@ -12,6 +12,7 @@ from unseen.errors import DataError, UnseenError
 from unseen.explain.answers import Answers
 from unseen.explain.sheet import Sheet, class_label, new_figure, shorten, style
 from unseen.ground.extras import require
+from unseen.ground.words import counted
 
 NEIGHBOURS = 5
 SPACES = ("features", "attributes")
@@ -137,15 +138,19 @@ def tsne_maps(
         DataError: fewer than 5 images.
     """
     if classes < 2 or images < 5:
-        raise UnseenError(f"{classes} classes and {images} images", hint="use at least 2 classes and 5 images")
+        raise UnseenError(
+            f"{counted(classes, 'class')} and {counted(images, 'image')}", hint="use at least 2 classes and 5 images"
+        )
     shown, positions = draw(answers, classes, images, seed)
     count = len(positions)
     if count < 5:
-        raise DataError(f"{count} test images for t-SNE", where=answers.dataset.name, hint="use 5 or more")
+        raise DataError(f"{counted(count, 'test image')} for t-SNE", where=answers.dataset.name, hint="use 5 or more")
     if perplexity is None:
         perplexity = min(30.0, max(1.0, (count - 1) // 3))
     if not 1 <= perplexity < count:
-        raise UnseenError(f"perplexity {perplexity:g} for {count} images", hint=f"use 1 or more, and less than {count}")
+        raise UnseenError(
+            f"perplexity {perplexity:g} for {counted(count, 'image')}", hint=f"use 1 or more, and less than {count}"
+        )
     inputs = {"features": answers.pooled(positions), "attributes": answers.attribute_scores[positions]}
     labels, unseen = answers.labels[positions], answers.unseen[positions]
     coordinates = {space: embed(values, perplexity, seed) for space, values in inputs.items()}
@@ -225,7 +230,7 @@ def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
     every, kinds = maps.candidates
     drawn = len(maps.classes) < kinds or len(labels) < int(np.isin(answers.labels, maps.classes).sum())
     caption = (
-        f"t-SNE of {len(labels)} test images of {len(maps.classes)} classes"
+        f"t-SNE of {counted(len(labels), 'test image')} of {counted(len(maps.classes), 'class')}"
         + (f", drawn with seed {seed} from {every} of {kinds}" if drawn else "")
         + f"; perplexity {maps.perplexity:g}, t-SNE seed {seed}. Triangles: unseen classes, "
         "circles: seen ones. Below each map, computed in the full space: accuracy of "

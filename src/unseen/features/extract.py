@@ -43,6 +43,7 @@ from unseen.ground.distributed import first_before_others, is_first, local_proce
 from unseen.ground.distributed import position as own_position
 from unseen.ground.journal import Journal
 from unseen.ground.threads import plain_threads
+from unseen.ground.words import counted
 
 _THREADS = 2  # threads that read images if no processes do
 
@@ -73,7 +74,7 @@ class ExtractionPlan:
         """Readable summary before it starts."""
         disk = f"{self.needed / 1e9:,.1f} GB to write, {self.free / 1e9:,.1f} GB free"
         time = "" if self.seconds is None else f", {duration(self.seconds)}"
-        return f"{self.todo:,} images, {disk}{time}"
+        return f"{counted(self.todo, 'image')}, {disk}{time}"
 
 
 def extract(
@@ -118,7 +119,7 @@ def extract(
     if dtype not in DTYPES:
         raise StoreError(f"unknown dtype {dtype!r}", where="region store", hint=f"use one of {', '.join(DTYPES)}")
     if len(names) != len(files):
-        raise ValueError(f"{len(names)} names for {len(files)} files")
+        raise ValueError(f"{counted(len(names), 'name')} for {counted(len(files), 'file')}")
     if not files:
         raise DataError("no images for feature extraction")
     folder = Path(folder)

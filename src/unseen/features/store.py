@@ -35,6 +35,7 @@ from unseen.features.layout import (
 )
 from unseen.ground.distributed import is_first
 from unseen.ground.journal import Journal
+from unseen.ground.words import counted
 
 _PIECE = 1 << 20  # bytes per checksum update
 
@@ -80,7 +81,7 @@ class RegionStore:
         if len(finished) < layout.chunks:
             done = sum(len(layout.images(chunk)) for chunk in finished)
             raise StoreError(
-                f"unfinished: {done} of {layout.count} images",
+                f"unfinished: {done} of {counted(layout.count, 'image')}",
                 where=folder,
                 hint="repeat the extraction to resume",
             )

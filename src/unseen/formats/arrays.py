@@ -26,6 +26,7 @@ import numpy as np
 from unseen.errors import DataError
 from unseen.formats.region_hdf5 import MOST_A_IMAGE, SPLITS, Reader
 from unseen.ground.extras import require
+from unseen.ground.words import counted
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".parquet")
 FEATURES = ("features", "X", "x", "embeddings", "feature_map")
@@ -126,7 +127,9 @@ def _column(found: Any, names: Sequence[str], count: int, path: Path) -> np.ndar
     if values.dtype.kind in "OS":
         values = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
     if values.shape != (count,):
-        raise DataError(f"`{name}` has shape {values.shape} for {count} rows", where=path, hint="use one entry per row")
+        raise DataError(
+            f"`{name}` has shape {values.shape} for {counted(count, 'row')}", where=path, hint="use one entry per row"
+        )
     return values
 
 

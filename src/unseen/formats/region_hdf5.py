@@ -26,6 +26,7 @@ import numpy as np
 from unseen.errors import DataError
 from unseen.formats.hdf5 import HINT, member
 from unseen.ground.extras import require
+from unseen.ground.words import counted
 
 MOST_A_IMAGE = 2**22
 """Largest number of feature values per image: 2,048 channels in 45 x 45 regions."""
@@ -85,11 +86,11 @@ class RegionFile:
             values = np.asarray(member(file, name, path, "fiu"), dtype=np.float64) if name in file else None
             vectors = np.asarray(member(file, "w2v_att", path, "fiu"), dtype=np.float64) if "w2v_att" in file else None
         if len(labels) != shape[0]:
-            raise DataError(f"{len(labels)} labels for {shape[0]} images", where=path, hint=HINT)
+            raise DataError(f"{counted(len(labels), 'label')} for {counted(shape[0], 'image')}", where=path, hint=HINT)
         every = np.concatenate([*rows.values()]) if rows else np.zeros(0, dtype=np.int64)
         first = 1 if len(every) and every.max() == shape[0] else 0
         if len(every) and (every.min() < first or every.max() - first >= shape[0]):
-            problem = f"rows from {every.min()} to {every.max()} for {shape[0]} images"
+            problem = f"rows from {every.min()} to {every.max()} for {counted(shape[0], 'image')}"
             raise DataError(problem, where=path, hint=HINT)
         return cls(
             path,

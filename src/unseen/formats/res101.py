@@ -14,6 +14,7 @@ from unseen.formats.hdf5 import member
 from unseen.formats.matlab import HINT, mat_shapes, read_mat, readable, texts, whole_numbers
 from unseen.formats.region_hdf5 import Reader
 from unseen.ground.extras import require
+from unseen.ground.words import counted
 
 MOST_WHOLE = 2**29
 """Largest number of feature values in a file of version 5: 65,536 images of 2,048."""
@@ -54,10 +55,10 @@ class ImageList:
             raise DataError(problem, where=path, hint="use the file of the release, whose labels start at 1")
         names = texts(content["image_files"], "image_files", path) if "image_files" in content else ()
         if names and len(names) != len(labels):
-            raise DataError(f"{len(names)} image_files for {len(labels)} labels", where=path, hint=HINT)
+            raise DataError(f"{len(names)} image_files for {counted(len(labels), 'label')}", where=path, hint=HINT)
         shape = mat_shapes(path).get("features", (0, len(labels)))
         if len(shape) != 2 or shape[1] != len(labels):
-            raise DataError(f"features of shape {shape} for {len(labels)} labels", where=path, hint=HINT)
+            raise DataError(f"features of shape {shape} for {counted(len(labels), 'label')}", where=path, hint=HINT)
         return cls(path, tuple(n.replace("\\", "/") for n in names), labels - 1, shape[0])
 
 

@@ -15,6 +15,7 @@ from unseen.classes.attributes import Attributes
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 from unseen.formats.matlab import HINT, read_mat, texts, whole_numbers
+from unseen.ground.words import counted
 
 SPLITS = ("trainval", "test_seen", "test_unseen")
 VALIDATION_LISTS = ("train", "val")
@@ -61,7 +62,9 @@ class Split:
             for other in SPLITS[i + 1 :]:
                 both = len(np.intersect1d(self.rows[one], self.rows[other]))
                 if both:
-                    raise DataError(f"{both} images are in both {one}_loc and {other}_loc", where=self.path, hint=hint)
+                    raise DataError(
+                        f"{counted(both, 'image')} in both {one}_loc and {other}_loc", where=self.path, hint=hint
+                    )
         if every.max() >= len(every):
             gap = int(np.setdiff1d(np.arange(len(every)), every)[0])
             problem = f"image {gap + 1} is in no part, and the largest index is {every.max() + 1} for {len(every)}"
@@ -95,7 +98,7 @@ class Split:
         held = np.setdiff1d(classes[1], classes[0])
         if len(held) < len(classes[1]):
             shared = len(classes[1]) - len(held)
-            notes.append(f"{shared} classes are in both train_loc and val_loc; they are used for training")
+            notes.append(f"{counted(shared, 'class')} in both train_loc and val_loc, used for training")
         return (np.isin(np.arange(len(self.names)), held), notes) if len(held) else (None, notes)
 
 
@@ -163,5 +166,5 @@ def _classes(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, bool]
         return tuple(str(c + 1) for c in range(classes)), unit, values, False
     names = texts(content["allclasses_names"], "allclasses_names", path)
     if len(names) != classes:
-        raise DataError(f"{len(names)} names for {classes} classes", where=path, hint=HINT)
+        raise DataError(f"{counted(len(names), 'name')} for {counted(classes, 'class')}", where=path, hint=HINT)
     return names, unit, values, True

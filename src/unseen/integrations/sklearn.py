@@ -38,6 +38,7 @@ from unseen.features.store import write_store
 from unseen.ground.checked import checked
 from unseen.ground.devices import find_device
 from unseen.ground.files import is_left_over, read_json, write_json
+from unseen.ground.words import counted
 from unseen.methods import (
     ClassSpace,
     ClosedFormMethod,
@@ -216,7 +217,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """A closed form if there are too few classes to hold some out: chosen on every fifth row of each class."""
         if not issubclass(kind, ClosedFormMethod):
             rows = np.unique(positions, return_counts=True)[1]
-            problem = f"{len(rows)} classes, the smallest with {rows.min()} rows"
+            problem = f"{counted(len(rows), 'class')}, the smallest with {counted(rows.min(), 'row')}"
             raise UnseenError(problem, hint=f"{kind.name} needs {LEAST_HELD_OUT} classes of 2 or more rows")
         table = self.class_table_
         preset = find_preset(kind, "features", self.preset)[1]
@@ -410,7 +411,11 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         made = cls(facts.method, settings=facts.settings, device=device)
         made.class_table_ = ClassTable.from_csv(folder / "classes.csv", folder / "attributes.csv")
         if len(facts.labels) != len(made.class_table_):
-            raise RunError(f"{len(facts.labels)} labels for {len(made.class_table_)} classes", where=where, hint=hint)
+            raise RunError(
+                f"{counted(len(facts.labels), 'label')} for {counted(len(made.class_table_), 'class')}",
+                where=where,
+                hint=hint,
+            )
         texts = any(isinstance(label, str) for label in facts.labels)
         made.classes_ = np.array(facts.labels, dtype=object if texts else np.int64)
         made.n_features_in_, made.n_regions_ = facts.channels, facts.regions
@@ -492,6 +497,9 @@ def _attributes(attributes: Any, classes: Any) -> ClassTable:
         raise UnseenError(problem, hint="pass an (N, K) array, or a DataFrame indexed by class")
     names: Sequence[Any] = range(len(values)) if classes is None else list(classes)
     if len(names) != len(values):
-        raise UnseenError(f"{len(names)} classes for {len(values)} rows of attributes", hint="pass one name per row")
+        raise UnseenError(
+            f"{counted(len(names), 'class')} for {counted(len(values), 'row')} of attributes",
+            hint="pass one name per row",
+        )
     columns = Attributes(tuple(f"attribute {k}" for k in range(values.shape[1])))
     return ClassTable(tuple(str(name) for name in names), columns, values, np.ones(len(values), dtype=bool))

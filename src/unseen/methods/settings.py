@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unseen.errors import UnseenError
+from unseen.ground.words import counted
 
 
 def check_choice(settings: object, name: str, allowed: tuple[str, ...]) -> None:
@@ -218,7 +219,7 @@ def _changed(base: _Changed, changes: Mapping[str, Any], what: str) -> _Changed:
             if not all(math.isfinite(v) for v in numbers if isinstance(v, float)):
                 raise ValueError
         except (ValueError, KeyError):
-            kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else _KINDS[type(now)]
+            kind = f"{counted(len(now), 'value')}, comma-separated" if isinstance(now, tuple) else _KINDS[type(now)]
             raise UnseenError(f'"{text}" has the wrong type', where=f"{what} {name}", hint=f"use {kind}") from None
     return replace(base, **values)
 

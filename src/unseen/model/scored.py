@@ -18,6 +18,7 @@ from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.table import ClassTable
 from unseen.errors import RunError, UnseenError
 from unseen.ground.devices import find_device
+from unseen.ground.words import counted
 from unseen.methods import Branch, Method
 from unseen.model.assembled import EndToEnd
 from unseen.model.ranks import RankThreshold
@@ -107,8 +108,13 @@ class ScoredModel:
     def __repr__(self) -> str:
         """One-line description."""
         seen = int(self._table.seen.sum())
-        classes = f"{seen} seen and {len(self._table) - seen} unseen classes"
-        parts = (self.method.name, self.backbone.spec.name, classes, f"{len(self._table.attributes)} attributes")
+        classes = f"{seen} seen and {counted(len(self._table) - seen, 'unseen class')}"
+        parts = (
+            self.method.name,
+            self.backbone.spec.name,
+            classes,
+            f"{counted(len(self._table.attributes), 'attribute')}",
+        )
         return f"<{type(self).__name__}: {', '.join(parts)}, on {self.device}>"
 
     def to(self, device: str) -> Self:

@@ -19,6 +19,7 @@ from unseen.classes.table import ClassTable
 from unseen.data.finding import COLUMNS
 from unseen.errors import DataError, UnseenError
 from unseen.ground.images import EncodedImage
+from unseen.ground.words import counted
 
 EXIF = "exif"
 """Month value that means: take it from each image."""
@@ -91,7 +92,7 @@ class Occasions:
     def notes(self, table: ClassTable) -> list[str]:
         """Notes on classes and images about which the prior does not know enough."""
         return self.prior.notes(table) + [
-            f"{count} images without a known {what}: the prior sums over all"
+            f"{counted(count, 'image')} without a known {what}: the prior sums over all"
             for count, what in ((self.unplaced, "place"), (self.undated, "month"))
             if count
         ]

@@ -7,6 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from unseen.errors import DataError
+from unseen.ground.words import counted
 from unseen.releases.benchmark import Benchmark, Found, Material, named, note_extra, split_needs
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
@@ -87,7 +88,7 @@ def _objects(found: Found, material: Material, findings: Findings) -> None:
         [files[row] for row in rows], f"unpack {PASCAL.file} and {YAHOO.file} again", shared=True
     )
     material.folder = found["pascal"]
-    findings.held.append(f"{len(set(material.files)):,} images found by name")
+    findings.held.append(f"{counted(len(set(material.files)), 'image')} found by name")
     yahoo = tuple(file for file in material.files if file.startswith(f"{found['yahoo']}/"))
     note_extra(Images(found["yahoo"], tuple(f"{found['yahoo']}/{f}" for f in folders[1].files)), yahoo, findings)
     findings.notes.extend(line for place in folders for line in place.left_out)
@@ -102,7 +103,7 @@ def _read_lists(found: Found) -> tuple[list[str], list[str], np.ndarray, np.ndar
             try:
                 numbers.append([float(cell) for cell in cells[2:]])
                 if len(numbers[-1]) != len(numbers[0]) or len(cells) < 7:
-                    raise ValueError(f"{len(cells)} cells")
+                    raise ValueError(f"{counted(len(cells), 'cell')}")
             except ValueError as error:
                 hint = "a line is: image, class, 4 corners, attributes; unpack the official archive again"
                 raise DataError(f"line {i + 1}: {error}", where=found[name], hint=hint) from None

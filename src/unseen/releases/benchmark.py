@@ -16,6 +16,7 @@ from unseen.errors import DataError
 from unseen.formats.pickles import read_array
 from unseen.formats.res101 import ImageList
 from unseen.formats.xlsa17 import SPLITS, Split, numbered, read_split
+from unseen.ground.words import counted
 from unseen.releases.facts import Facts, looks_like
 from unseen.releases.findings import Findings
 from unseen.releases.images import Images, check_classes
@@ -181,7 +182,7 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
             material.parts = material.split.parts()
             _check_sizes(facts, material.split)
             findings.held.append(
-                f"{len(material.parts):,} rows of the split, each in one part: {facts.trainval:,} trainval, "
+                f"{counted(len(material.parts), 'row')} of the split, each in one part: {facts.trainval:,} trainval, "
                 f"{facts.test_seen:,} test seen, {facts.test_unseen:,} test unseen"
             )
             material.values = material.split.values
@@ -193,7 +194,7 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
         with findings.check():
             _check_rows(benchmark, material)
             findings.held.append(
-                f"{facts.seen} seen and {facts.unseen} unseen classes; no unseen class has a training image"
+                f"{facts.seen} seen and {counted(facts.unseen, 'unseen class')}; no unseen class has a training image"
             )
     benchmark.gather(found, material, findings, semantics)
     if (
@@ -222,12 +223,12 @@ def _check_counts(benchmark: Benchmark, split: Split) -> None:
     facts = benchmark.facts
     classes, attributes = split.values.shape
     if (classes, attributes) != (facts.classes, facts.attributes):
-        problem = f"{attributes} attributes of {classes} classes"
+        problem = f"{counted(attributes, 'attribute')} of {counted(classes, 'class')}"
         problem += f"; {benchmark.key} has {facts.attributes} of {facts.classes}"
         hint = _mixed_up(benchmark, looks_like(images=split.count) or looks_like(classes=classes))
         raise DataError(problem, where=split.path, hint=hint)
     if split.count != facts.images:
-        problem = f"a split of {split.count:,} images; {benchmark.key} has {facts.images:,}"
+        problem = f"a split of {counted(split.count, 'image')}; {benchmark.key} has {facts.images:,}"
         raise DataError(problem, where=split.path, hint=_mixed_up(benchmark, looks_like(images=split.count)))
 
 
@@ -236,7 +237,7 @@ def _check_sizes(facts: Facts, split: Split) -> None:
         wanted, there = getattr(facts, part), len(split.rows[part])
         if there != wanted:
             hint = "this is not the Proposed Split; use att_splits.mat of the release"
-            raise DataError(f"{there:,} images in {part}_loc, not {wanted:,}", where=split.path, hint=hint)
+            raise DataError(f"{counted(there, 'image')} in {part}_loc, not {wanted:,}", where=split.path, hint=hint)
 
 
 def _check_rows(benchmark: Benchmark, material: Material) -> None:
@@ -248,10 +249,10 @@ def _check_rows(benchmark: Benchmark, material: Material) -> None:
     facts = benchmark.facts
     if len(images) != len(parts):
         like = looks_like(images=len(images))
-        problem = f"{len(images):,} images, but {split.path.name} splits {len(parts):,}"
+        problem = f"{counted(len(images), 'image')}, but {split.path.name} splits {len(parts):,}"
         raise DataError(problem, where=images.path, hint=_mixed_up(benchmark, like))
     if images.labels.max() >= len(split.names):
-        problem = f"label {images.labels.max() + 1} for {len(split.names)} classes"
+        problem = f"label {images.labels.max() + 1} for {counted(len(split.names), 'class')}"
         raise DataError(problem, where=images.path, hint=_mixed_up(benchmark, None))
     trained, unseen = (np.unique(images.labels[np.isin(parts, p)]) for p in (("trainval", "test_seen"), "test_unseen"))
     both = np.intersect1d(trained, unseen)
@@ -261,7 +262,7 @@ def _check_rows(benchmark: Benchmark, material: Material) -> None:
         hint = f"labels and split do not match; {_mixed_up(benchmark, None)}"
         raise DataError(problem, where=split.path, hint=hint)
     if (len(trained), len(unseen)) != (facts.seen, facts.unseen):
-        problem = f"{len(trained)} seen and {len(unseen)} unseen classes, not {facts.seen} and {facts.unseen}"
+        problem = f"{len(trained)} seen and {counted(len(unseen), 'unseen class')}, not {facts.seen} and {facts.unseen}"
         raise DataError(problem, where=split.path, hint=_mixed_up(benchmark, None))
 
 
@@ -275,7 +276,7 @@ def find_images(
     material.folder = found[need]
     if material.images is None:
         findings.notes.append(
-            f"{len(images.files):,} images in {found[need]}; not compared, because res101.mat is missing"
+            f"{counted(len(images.files), 'image')} in {found[need]}; not compared, because res101.mat is missing"
         )
         findings.notes.extend(images.left_out)
         return
@@ -284,7 +285,7 @@ def find_images(
             where = material.images.path
             raise DataError("it has no image_files", where=where, hint="use res101.mat of the release")
         material.files = images.find(material.images.files, hint, shared)
-        held = f"{len(set(material.files)):,} images found by name"
+        held = f"{counted(len(set(material.files)), 'image')} found by name"
         findings.held.append(held)
         note_extra(images, material.files, findings)
 
@@ -322,7 +323,7 @@ def note_extra(images: Images, used: tuple[str, ...], findings: Findings) -> Non
     findings.notes.extend(images.left_out)
     extra = images.extra(used)
     if extra:
-        note = f"{len(extra):,} images in {images.folder} are not in the split and are ignored"
+        note = f"{counted(len(extra), 'image')} in {images.folder} not in the split, ignored"
         note += f', the first "{extra[0]}"'
         findings.notes.append(note)
 
@@ -340,7 +341,9 @@ def named(names: tuple[str, ...], material: Material, where: Path) -> None:
         return
     columns = material.split.values.shape[1]
     if len(names) != columns:
-        problem = f"{len(names)} attribute names for {columns} columns of {material.split.path.name}"
+        problem = (
+            f"{counted(len(names), 'attribute name')} for {counted(columns, 'column')} of {material.split.path.name}"
+        )
         raise DataError(problem, where=where, hint="use both of the same dataset")
     try:
         material.attributes = Attributes(names)
@@ -384,14 +387,14 @@ def _validation(found: Found, material: Material, findings: Findings) -> None:
     if wrong:
         problem = f'the validation class "{wrong[0]}" is unseen'
         raise DataError(problem, where=split.path, hint="use the class lists of the same split")
-    held = f"{int(material.validation.sum())} validation classes, all seen, from {material.validation_source}"
+    held = f"{counted(int(material.validation.sum()), 'validation class')}, all seen, from {material.validation_source}"
     findings.held.append(held)
 
 
 def _word_vectors(path: Path, attributes: Attributes, findings: Findings) -> np.ndarray:
     vectors = read_array(path)
     if len(vectors) != len(attributes):
-        problem = f"{len(vectors)} word vectors for {len(attributes)} attributes"
+        problem = f"{len(vectors)} word vectors for {counted(len(attributes), 'attribute')}"
         raise DataError(problem, where=path, hint="use vectors of this dataset's attributes")
     if not np.isfinite(vectors).all():
         row = int(np.argwhere(~np.isfinite(vectors))[0][0])
@@ -400,5 +403,7 @@ def _word_vectors(path: Path, attributes: Attributes, findings: Findings) -> np.
         f'the word vector of "{attributes.names[k]}" (row {k + 1}) is all zero'
         for k in np.flatnonzero(~vectors.any(axis=1))
     ]
-    findings.held.append(f"word vectors of {vectors.shape[0]} attributes, {vectors.shape[1]} dimensions")
+    findings.held.append(
+        f"word vectors of {counted(vectors.shape[0], 'attribute')}, {counted(vectors.shape[1], 'dimension')}"
+    )
     return vectors

@@ -9,6 +9,7 @@ import pandas as pd
 from unseen.errors import DataError
 from unseen.formats.matlab import HINT
 from unseen.formats.xlsa17 import numbered, read_split
+from unseen.ground.words import counted
 from unseen.releases.benchmark import (
     Benchmark,
     Found,
@@ -106,7 +107,7 @@ def _parts(found: Found, material: Material, findings: Findings) -> None:
             frame[column] = frame[column].map(table)
         seen = frame[(frame["visible"] == "1") & frame["image"].isin(known)]
         material.positions = seen.rename(columns={"image": "file"}).reset_index(drop=True)
-        findings.held.append(f"{len(seen):,} visible part positions of {len(names)} parts")
+        findings.held.append(f"{counted(len(seen), 'visible part position')} of {counted(len(names), 'part')}")
     if "boxes" in found:
         boxes = pd.DataFrame(
             [line.split() for line in read_lines(found["boxes"])], columns=["image", "x", "y", "width", "height"]

@@ -10,6 +10,7 @@ import numpy as np
 from unseen.errors import DataError
 from unseen.formats.matlab import HINT, read_mat, whole_numbers
 from unseen.formats.res101 import ImageList
+from unseen.ground.words import counted
 from unseen.releases.benchmark import Benchmark, Found, Material, note_extra, split_needs
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
@@ -48,10 +49,10 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
         numbers = _rows(found["sets"])
         labels = whole_numbers(_variable(found["labels"], "labels"), "labels", found["labels"])
         if sorted(numbers) != list(range(1, len(labels) + 1)):
-            problem = f"{len(numbers)} image numbers for {len(labels)} labels, or one twice"
+            problem = f"{len(numbers)} image numbers for {counted(len(labels), 'label')}, or one twice"
             raise DataError(problem, where=found["sets"], hint=HINT)
         if len(numbers) != len(material.parts):
-            problem = f"{len(numbers):,} images, but the split has {len(material.parts):,}"
+            problem = f"{counted(len(numbers), 'image')}, but the split has {len(material.parts):,}"
             raise DataError(problem, where=found["sets"], hint="use att_splits.mat of FLO")
         own = labels[numbers - 1] - 1
         named = tuple(f"image_{n:05d}.jpg" for n in numbers)
@@ -66,7 +67,7 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
         images = Images.below(found["images"])
         material.folder = found["images"]
         material.files = images.find(material.images.files or named, f"unpack {IMAGES.file} again")
-        findings.held.append(f"{len(material.files):,} images found by name")
+        findings.held.append(f"{counted(len(material.files), 'image')} found by name")
         note_extra(images, material.files, findings)
 
 

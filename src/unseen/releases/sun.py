@@ -8,6 +8,7 @@ import numpy as np
 
 from unseen.errors import DataError
 from unseen.formats.matlab import HINT, read_mat, texts
+from unseen.ground.words import counted
 from unseen.releases.benchmark import (
     Benchmark,
     Found,
@@ -68,7 +69,9 @@ def _check_scores(found: Found, material: Material, findings: Findings) -> None:
         raise DataError("no `labels_cv` or `images`", where=lacking, hint=HINT)
     files = texts(images["images"], "images", found["names"])
     if len(files) != len(scores["labels_cv"]):
-        problem = f"{len(scores['labels_cv'])} rows for {len(files)} images of {found['names'].name}"
+        problem = (
+            f"{counted(len(scores['labels_cv']), 'row')} for {counted(len(files), 'image')} of {found['names'].name}"
+        )
         raise DataError(problem, where=where, hint=HINT)
     names, rows = np.unique([class_of(PurePosixPath(f)) for f in files], return_inverse=True)
     check_names(list(names), split.names, found["names"], split.path)

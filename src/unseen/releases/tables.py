@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unseen.errors import DataError
+from unseen.ground.words import counted
 
 HINT = "unpack the official archive again"
 
@@ -78,7 +79,7 @@ def check_matrix(
         DataError: the shapes differ, or most rows match another class better: rows or classes are mixed up.
     """
     if official.shape != values.shape:
-        problem = f"{official.shape[0]} classes x {official.shape[1]} attributes"
+        problem = f"{counted(official.shape[0], 'class')} x {counted(official.shape[1], 'attribute')}"
         hint = f"{other} has {values.shape[0]} x {values.shape[1]}; use both of the same dataset"
         raise DataError(problem, where=where, hint=hint)
     position = {name: i for i, name in enumerate(names)}

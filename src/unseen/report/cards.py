@@ -12,11 +12,11 @@ from unseen.backbones.spec import size_text
 from unseen.classes.naming import label
 from unseen.data.catalogue import FIELDGUIDE
 from unseen.explain.sheet import class_label
+from unseen.ground.words import counted
 from unseen.methods import find_method
 from unseen.methods.base import Card
 from unseen.report.command import train_command
 from unseen.report.material import Material
-from unseen.report.summary import count
 
 MOST_NAMED = 60
 """Number of classes, attributes or copies that are listed by name."""
@@ -171,7 +171,7 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
         ("network", facts["name"]),
         ("weights", facts["weights"]),
         *([("image size", size)] if (size := size_text(facts["image_size"], facts["zoom"])) else []),
-        ("features", f"{facts['regions']} regions of {wide} channels"),
+        ("features", f"{counted(facts['regions'], 'region')} of {wide} channels"),
         ("training", "frozen" if facts["frozen"] else "fine-tuned with the method"),
     ]
     license = _license(spec.name) if spec.weights == "pretrained" and spec.tower is None else None
@@ -210,7 +210,7 @@ def _uses(material: Material) -> list[str]:
 def _limits(material: Material) -> list[str]:
     data = material.manifest["data"]
     lines = [
-        f"It always chooses among the {data['classes_seen'] + data['classes_unseen']} classes of "
+        f"It always chooses among the {counted(data['classes_seen'] + data['classes_unseen'], 'class')} of "
         "its table. An image of anything else also gets one of these names, unless its "
         "confidence is below the threshold for “unknown”.",
         "It expects images like those of the training: the same kind of camera, distance, light "
@@ -249,7 +249,7 @@ def repeat(material: Material) -> Repeat:
     facts = [
         ("program", f"unseen {manifest['unseen']}{commit}"),
         ("versions", versions),
-        ("machine", f"{machine['processor']}, {count(machine['threads'], 'thread')}, {machine['device']}"),
+        ("machine", f"{machine['processor']}, {counted(machine['threads'], 'thread')}, {machine['device']}"),
         ("system", machine["system"]),
         ("seeds", "none: the method is deterministic" if material.found["deterministic"] else ", ".join(seeds)),
         ("protocols", ", ".join(results["protocols"])),

@@ -12,6 +12,7 @@ import jinja2
 
 from unseen.evaluation.registry import HEADLINES, every_metric
 from unseen.ground.files import write_json, write_text
+from unseen.ground.words import counted
 from unseen.report.tables import metric_cell, metrics_legend, percent, pixels, rank_rows
 
 COLORS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
@@ -145,11 +146,15 @@ def legend(found: dict[str, Any]) -> list[str]:
     """What readers of a table must know."""
     data, backbone = found["data"], found["backbone"]
     lines = [
-        f"Data: {data['name']} ({data['fingerprint']}): {data['classes_seen']} seen and {data['classes_unseen']} "
-        f"unseen classes, {data['attributes']} attributes; {data['trainval']} training, {data['test_seen']} + "
-        f"{data['test_unseen']} test images.",
+        f"Data: {data['name']} ({data['fingerprint']}): {data['classes_seen']} seen and "
+        f"{counted(data['classes_unseen'], 'unseen class')}, {counted(data['attributes'], 'attribute')}; "
+        f"{data['trainval']} training, {data['test_seen']} + {counted(data['test_unseen'], 'test image')}.",
         f"Backbone: {backbone['name']}, weights {backbone['weights']}{pixels(backbone)}"
-        + (f", {backbone['regions']} regions of {backbone['channels']} channels" if "regions" in backbone else "")
+        + (
+            f", {counted(backbone['regions'], 'region')} of {backbone['channels']} channels"
+            if "regions" in backbone
+            else ""
+        )
         + f", {_trained(found)}.",
     ]
     if found["splits"] is not None:

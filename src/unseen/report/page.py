@@ -15,6 +15,7 @@ from unseen.evaluation.registry import chosen_metrics, every_metric, sentence
 from unseen.explain.sheet import class_label
 from unseen.ground.files import write_text
 from unseen.ground.progress import Progress, silent
+from unseen.ground.words import counted
 from unseen.report.cards import MOST_NAMED, data_card, model_card, repeat
 from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart, training_charts
@@ -31,7 +32,7 @@ from unseen.report.quality import (
     class_order,
     class_rows,
 )
-from unseen.report.summary import advice, count, foreseen, key_figures, paragraph, sureness
+from unseen.report.summary import advice, foreseen, key_figures, paragraph, sureness
 from unseen.report.tables import (
     coarser_sentences,
     percent,
@@ -97,7 +98,7 @@ def environment() -> jinja2.Environment:
     assert made.loader is not None
     script = made.loader.get_source(made, "report/script.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    made.globals.update(script=script, script_digest=digest, count=count)
+    made.globals.update(script=script, script_digest=digest, count=counted)
     made.filters.update(percent=percent, class_label=class_label)
     return made
 

@@ -10,6 +10,7 @@ from unseen.classes.expectations import Expectation, expectations
 from unseen.evaluation.registry import every_metric, sentence
 from unseen.evaluation.standing import standing
 from unseen.explain.sheet import class_label
+from unseen.ground.words import counted
 from unseen.report.confusions import Confusion, confusions
 from unseen.report.material import Material, recorded
 from unseen.report.quality import AttributeSection
@@ -56,11 +57,6 @@ def in_words(share: float) -> str:
     return f"{percent(share, 0 if share == 1 or share < 0.995 else 1)} of 100"
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def key_figures(material: Material) -> list[Figure]:
     """Accuracies with their chance levels, and calibration if measured."""
     seen, unseen = (material.manifest["data"][f"classes_{kind}"] for kind in ("seen", "unseen"))
@@ -73,7 +69,7 @@ def key_figures(material: Material) -> list[Figure]:
             entry, estimated = holdout.get(name) or entry, True
         if entry["mean"] is not None and metric.title:
             level = metric.chance(seen - aside, aside) if estimated else metric.chance(seen, unseen)
-            told = f"Estimated by setting {count(aside, 'of your classes', 'of your classes')} aside: "
+            told = f"Estimated by setting {counted(aside, 'of your classes', 'of your classes')} aside: "
             means = f"{told}{metric.meaning}." if estimated else f"{sentence(metric.meaning)}."
             interval = entry["low"], entry["high"]
             better = "high" if metric.higher_is_better else "low"
@@ -137,9 +133,9 @@ def paragraph(material: Material) -> list[str]:
     data, measured = material.manifest["data"], material.found["metrics"]
     unseen, seen = data["classes_unseen"], data["classes_seen"]
     holdout, aside = material.holdout or {}, material.set_aside
-    named = count(seen, "class", "classes")
+    named = counted(seen, "class", "classes")
     sentences = [
-        f"This model names what an image shows. It learned {named} from {count(data['trainval'], 'image')}"
+        f"This model names what an image shows. It learned {named} from {counted(data['trainval'], 'image')}"
         + (
             f", and knows {unseen} more from their attributes alone, without a single image."
             if unseen
@@ -198,7 +194,8 @@ def sureness(material: Material) -> list[str]:
         if said is not None and right is not None and abs(said - right) >= 0.02:
             lean = ", mostly too high" if said > right else ", mostly too low"
         sentences.append(
-            f"Its stated confidence {kind}: it is off by {count(round(100 * error), 'point')} on average{where}{lean}."
+            f"Its stated confidence {kind}: it is off by "
+            f"{counted(round(100 * error), 'point')} on average{where}{lean}."
         )
         if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
             tried = " With classes set aside and a threshold fitted the same way," if side == "holdout" else " So"
@@ -292,11 +289,11 @@ def advice(
             "worst unseen classes would help most."
         )
     if attributes is not None and attributes.hardly:
-        some = count(len(attributes.hardly), "attribute hardly varies", "attributes hardly vary")
+        some = counted(len(attributes.hardly), "attribute hardly varies", "attributes hardly vary")
         lines.append(f"{some} between the classes and help little; add attributes that vary.")
     seen = max(data["classes_seen"], 1)
     if data["trainval"] / seen < FEW_TRAINING:
-        some = count(round(data["trainval"] / seen), "training image")
+        some = counted(round(data["trainval"] / seen), "training image")
         lines.append(f"There are only about {some} per class; more would help.")
     few = round(tested_a_class(material))
     if not material.tested[1] and data["classes_unseen"]:
@@ -310,7 +307,7 @@ def advice(
             )
     elif 0 < few < FEW_IMAGES:
         lines.append(
-            f"There are only about {count(few, 'test image')} per class; more would make the numbers more precise."
+            f"There are only about {counted(few, 'test image')} per class; more would make the numbers more precise."
         )
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("The run has one seed; --seeds 5 shows how much the numbers depend on chance.")
@@ -348,7 +345,7 @@ def verdict(run: Run) -> list[str]:
             lines.append(f"Seen classes, among all {every}: {in_words(measured['S']['mean'])} right.")
         if unseen:
             lines.append(
-                f"There is no test image of the {count(unseen, 'unseen class', 'unseen classes')}, so "
+                f"There is no test image of the {counted(unseen, 'unseen class', 'unseen classes')}, so "
                 "its accuracy on them is not measured."
             )
     expected = foreseen(material)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unseen.backbones.spec import size_text
 from unseen.evaluation.coarser import answers_in_words
 from unseen.evaluation.registry import chosen_metrics, every_metric
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.training.folder import Run  # it takes seconds, and not every table is about runs
@@ -125,7 +126,7 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
         elif "untrained" in entry:
             told += " without training, which did not help"
         elif "stopped" in entry:
-            told += f" on {entry['stopped']} of {entry['of']} draws, then given up"
+            told += f" on {entry['stopped']} of {counted(entry['of'], 'draw')}, then given up"
         rows.append(
             {
                 "method": entry["method"],

@@ -11,6 +11,7 @@ from unseen.backbones.spec import size_text
 from unseen.classes.naming import label
 from unseen.evaluation.registry import every_metric, sentence
 from unseen.ground.files import read_json
+from unseen.ground.words import counted
 from unseen.recognizer import Recognizer
 from unseen.serve.schema import AttributeEntry, Metric
 from unseen.serve.settings import Settings
@@ -53,7 +54,11 @@ def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[s
     """What stays the same while the server runs."""
     about = recognizer.about
     data, spec = about.get("data", {}), recognizer.backbone.spec
-    known = f"{data['name']}: {data['trainval']} training images" if "trainval" in data else data.get("name", "unknown")
+    known = (
+        f"{data['name']}: {counted(data['trainval'], 'training image')}"
+        if "trainval" in data
+        else data.get("name", "unknown")
+    )
     how = "fine-tuned" if recognizer.method.end_to_end else "frozen"
     card = recognizer.method.card
     return {

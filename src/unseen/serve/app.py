@@ -12,6 +12,7 @@ from fastapi import Path as InPath
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
+from unseen.ground.words import counted
 from unseen.recognizer import Recognizer
 from unseen.review.sheet import part_of_page
 from unseen.serve import schema
@@ -150,7 +151,7 @@ def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
         choice, target, rival = _choice(form), _text(form, "target"), _text(form, "rival")
         preview, thumbnails = (_text(form, name) in ("1", "true") for name in asked_for)
         if len(sent) > 1:
-            raise Refusal(422, f"{len(sent)} images", "send one image per request")
+            raise Refusal(422, f"{counted(len(sent), 'image')}", "send one image per request")
         return await worker.do(lambda: service.explain(sent[0], choice, target, rival, preview, thumbnails))
 
     @app.post("/api/rank")

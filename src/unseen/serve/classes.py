@@ -25,6 +25,7 @@ from unseen.classes.changes import (
 from unseen.classes.expectations import expectations
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError
+from unseen.ground.words import counted
 from unseen.model.support import keep_support, read_support
 from unseen.recognizer import Recognizer
 from unseen.recognizer.advice import closest, nearly_equal
@@ -123,7 +124,7 @@ class Classes:
             _check_workbook(data, self.settings.max_upload)
         described = read_described(Path(f"upload{suffix}"), data)
         if len(described) > ROWS:
-            raise Refusal(413, f"{len(described)} classes in one table", f"send at most {ROWS} at once")
+            raise Refusal(413, f"{counted(len(described), 'class')} in one table", f"send at most {ROWS} at once")
         names = [one.name for one in described if one.name is not None]
         if len(names) < len(described):
             raise DataError("the table has no class name", hint='add a column "class"')

@@ -25,6 +25,7 @@ from unseen.ground.distributed import add_up, any_of, give_to_all, is_first, pro
 from unseen.ground.files import write_text
 from unseen.ground.progress import Progress, silent
 from unseen.ground.stopping import at_once, stop_on_signal
+from unseen.ground.words import counted
 from unseen.methods.base import GradientMethod, Method
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.settings import Recipe
@@ -225,7 +226,7 @@ class Loop:
             raise RunError("not all processes can read its checkpoint", where=self._folder, hint=hint)
         size = len(self._sampler(0))
         if processes() > 1 and size // accumulate < processes():
-            problem = f"{processes()} processes share batches of {size // accumulate} images"
+            problem = f"{processes()} processes share batches of {counted(size // accumulate, 'image')}"
             raise UnseenError(problem, hint="start fewer processes, or use a larger batch_size or a smaller accumulate")
         training, graph = self.training, self._graph
         self._steps = Steps(

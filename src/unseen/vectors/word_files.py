@@ -21,6 +21,7 @@ import numpy as np
 
 from unseen.errors import DataError
 from unseen.ground.progress import Progress, silent
+from unseen.ground.words import counted
 
 BINARY, TEXT, GLOVE = "word2vec binary", "word2vec text", "GloVe text"
 _HINT = "pass a word2vec file (binary or text) or a GloVe text file"
@@ -79,7 +80,9 @@ def open_word_file(path: Path | str) -> WordFile:
     words, dim = int(header[1]), int(header[2])
     if not words or not dim:
         raise DataError(
-            f"the header says {words} words with {dim} dimensions", where=path, hint="download the file again"
+            f"the header says {counted(words, 'word')} with {counted(dim, 'dimension')}",
+            where=path,
+            hint="download the file again",
         )
     start = len(line) + 1
     if _numbers(rest.partition(b"\n")[0].split()[1:]) == dim:
@@ -89,7 +92,7 @@ def open_word_file(path: Path | str) -> WordFile:
     least, size = start + words * (4 * dim + 2), path.stat().st_size
     if size < least:
         raise DataError(
-            f"{size} bytes, but {words} words of {dim} numbers need at least {least}",
+            f"{size} bytes, but {counted(words, 'word')} of {dim} numbers need at least {least}",
             where=path,
             hint="download the file again",
         )
@@ -171,7 +174,9 @@ def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], N
                 line = ended.rstrip()
                 if line.count(b" ") < file.dim:
                     where = f"{file.path}, line {number}"
-                    raise DataError(f"not a word and {file.dim} values", where=where, hint="download the file again")
+                    raise DataError(
+                        f"not a word and {counted(file.dim, 'value')}", where=where, hint="download the file again"
+                    )
                 if line.split(b" ", 1)[0] not in first:
                     continue
                 word, *numbers = line.rsplit(b" ", file.dim)
@@ -184,7 +189,7 @@ def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], N
                             "a value is not a number", where=place, hint="download the file again"
                         ) from None
             if file.words is not None and number - start < file.words:
-                problem = f"{number - start} words, but the first line says {file.words}"
+                problem = f"{counted(number - start, 'word')}, but the first line says {file.words}"
                 raise DataError(problem, where=file.path, hint="download the file again")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read further ({error})", where=file.path, hint="download the file again") from None

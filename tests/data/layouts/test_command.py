@@ -49,7 +49,7 @@ def test_only_and_left_out(unseen, tmp_path):
     status, out, err = unseen("import", source, tmp_path / "birds", "--label", "common_name")
     assert status == 0
     assert "ignored: " in err
-    assert "1 images of 1 classes" in out
+    assert "1 image of 1 class" in out
     status, _, err = unseen("import", source, tmp_path / "other", "--only", "Jay")
     assert (status, "no image with a class" in err) == (2, True)
 

@@ -78,7 +78,7 @@ def test_observations_are_fetched(name, tmp_path):
     source = getattr(samples, name)(root)
     found = import_export(source, tmp_path / "birds")
     assert found.layout.name == {"gbif": "darwin-core"}.get(name, name)
-    assert found.notes == (("1 images without a class ignored (try another --label)",) * (name == "gbif"))
+    assert found.notes == (("1 image without a class ignored (try another --label)",) * (name == "gbif"))
     table = pd.read_csv(tmp_path / "birds/images.csv", keep_default_na=False)
     assert table["class"].tolist() == ["Corvus frugilegus", "Corvus corone"]
     assert table["creator"].tolist() == (["B. Seer", ""] if name == "gbif" else ["Al F.", "bo"])

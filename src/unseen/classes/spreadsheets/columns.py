@@ -36,6 +36,7 @@ from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing,
 from unseen.classes.spreadsheets.scales import step_of
 from unseen.classes.spreadsheets.values import to_numbers
 from unseen.errors import DataError
+from unseen.ground.words import counted
 
 FOREIGN_YES = {"ja", "j", "wahr", "oui", "o", "vrai", "sí", "si", "sì", "sim"}
 FOREIGN_NO = {"nein", "falsch", "non", "faux", "não", "nee", "nej", "nei"}
@@ -353,7 +354,7 @@ class Encoding:
         """K values as readable cells by column; includes categories of at least 0.5."""
         values = np.asarray(values, dtype=np.float64)
         if values.shape != (len(self.names),):
-            raise DataError(f"{values.size} values", hint=f"pass {len(self.names)} values")
+            raise DataError(f"{counted(values.size, 'value')}", hint=f"pass {counted(len(self.names), 'value')}")
         found, at = {}, 0
         for column in self.columns:
             if column.kind != "ignored":

@@ -13,6 +13,7 @@ from pathlib import Path
 from unseen.classes.spreadsheets.cells import as_text, fold, place
 from unseen.errors import DataError
 from unseen.ground.extras import require
+from unseen.ground.words import counted
 
 MOST_CELLS = 2_000_000
 """Limit for workbooks and Parquet files, in which a few bytes can claim any number of cells."""
@@ -98,7 +99,7 @@ def parquet_rows(data: bytes, path: Path) -> Rows:
         if about.num_rows * about.num_columns > max(MOST_CELLS, len(data)) or unpacked > max(
             MOST_UNPACKED, 10 * len(data)
         ):
-            problem = f"{about.num_rows:,} rows of {about.num_columns:,} columns, {unpacked:,} bytes"
+            problem = f"{counted(about.num_rows, 'row')} of {counted(about.num_columns, 'column')}, {unpacked:,} bytes"
             raise DataError(problem, where=path, hint=f"the limit is {MOST_CELLS:,} cells; save it as .csv")
         frame = pd.read_parquet(io.BytesIO(data))
     except DataError:

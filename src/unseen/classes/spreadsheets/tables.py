@@ -13,6 +13,7 @@ from unseen.classes.spreadsheets.cells import also, fold, place, spelled, tidy
 from unseen.classes.spreadsheets.rows import ALIASES, Rows, parquet_rows, text_rows
 from unseen.classes.spreadsheets.workbook import workbook_rows
 from unseen.errors import DataError
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd  # slow to import, and not needed to use a model
@@ -135,7 +136,7 @@ def _by_column(
     if not header or not any(header):
         raise DataError("the first row is blank", where=place(path, -1), hint="put the column names there")
     if len(header) > MOST_COLUMNS and not exact:
-        problem = f"{len(header):,} columns, more than {MOST_COLUMNS:,}"
+        problem = f"{counted(len(header), 'column')}, more than {MOST_COLUMNS:,}"
         raise DataError(problem, where=place(path, -1), hint="use one row per class or image")
     if not exact:
         _check_first(header, body, path, required)
@@ -156,7 +157,7 @@ def _by_column(
             cells.pop()
         if len(cells) != len(header):
             raise DataError(
-                f"{len(cells)} cells for {len(header)} columns",
+                f"{counted(len(cells), 'cell')} for {counted(len(header), 'column')}",
                 where=place(path, row),
                 hint="use as many cells as in the header, and quote cells that contain commas",
             )

@@ -29,6 +29,7 @@ from unseen.classes.spreadsheets.numbers import (
     settle,
 )
 from unseen.errors import DataError
+from unseen.ground.words import counted
 
 ALIKE = 3.0
 """Largest ratio between the maxima of columns that share one range."""
@@ -141,7 +142,7 @@ def settle_ranges(reads: list[Read], path: Path, doubts: list[DataError]) -> tup
     notes: tuple[str, ...] = ()
     shares = {id(read) for read in within if read not in flags} if percent else set()
     if percent:
-        notes = (f"{len(shares)} columns of plain numbers within 0 to 100 are read as percentages",)
+        notes = (f"read as percentages: {counted(len(shares), 'column')} of plain numbers within 0 to 100",)
     elif only and len(plain) == len(loose) and len(plain) > 1:
         least, most = (f(plain, key=lambda read: read.column.greatest).column for f in (min, max))
         notes = (

@@ -40,6 +40,7 @@ from unseen.cli.classes.group import (
 )
 from unseen.cli.common import JsonFlag, print_json
 from unseen.errors import UnseenError
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.classes.table import ClassTable
@@ -103,8 +104,8 @@ def _doubts(table: ClassTable, name: str) -> tuple[list[str], list[Near]]:
     """Warnings about one class, and its nearest classes."""
     near = closest_classes(table, name, 3)
     lines = [
-        f'"{name}" is nearly equal to "{n.name}" (cosine {n.cosine:.3f}, {n.differing} attributes '
-        "differ); see `unseen classes separate`"
+        f'"{name}" is nearly equal to "{n.name}" (cosine {n.cosine:.3f}, differing in '
+        f"{counted(n.differing, 'attribute')}); see `unseen classes separate`"
         for n in near
         if n.nearly_equal
     ]
@@ -136,7 +137,7 @@ def _changed(run: Path, table: ClassTable, names: list[str], verb: str, lines: l
     for name in names:
         beside = ", ".join(f"{n['name']} ({n['cosine']:.2f})" for n in nearest[name])
         say(f"{verb}: {name}{f'   nearest: {beside}' if beside else ''}")
-    say(f"{len(table)} classes in use, saved in {run / IN_USE}")
+    say(f"{counted(len(table), 'class')} in use, saved in {run / IN_USE}")
     warn(lines)
 
 
@@ -260,7 +261,7 @@ def remove(
     if as_json:
         print_json({"removed": removed, "classes": len(table), "file": str(run / IN_USE)})
         return
-    say(f"removed: {', '.join(removed)}\n{len(table)} classes in use, saved in {run / IN_USE}")
+    say(f"removed: {', '.join(removed)}\n{counted(len(table), 'class')} in use, saved in {run / IN_USE}")
 
 
 @commands.command()
@@ -291,4 +292,5 @@ def reset(run: ModelArgument, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"reset": changed, "classes": len(trained_table(run))})
         return
-    say(f"{'restored' if changed else 'no changes to undo:'} the {len(trained_table(run))} classes of the training")
+    classes = counted(len(trained_table(run)), "class")
+    say(f"{'restored' if changed else 'no changes to undo:'} the {classes} of the training")

@@ -12,6 +12,7 @@ from unseen.classes.changes import IMAGES, changing, table_in_use
 from unseen.cli.classes.group import ModelArgument, SeedOption, commands, image_files, load, say, support_of, warn
 from unseen.cli.common import JsonFlag, print_json, print_table
 from unseen.errors import UnseenError
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     from unseen.model.support import ClassImages
@@ -64,7 +65,7 @@ def images(
         return
     difference = len(now.images) - len(before.images)
     verb = "added" if difference >= 0 else "removed"
-    say(f"{name}: {abs(difference)} {verb}, {len(now.images)} images in all, kept in {run / IMAGES}")
+    say(f"{name}: {abs(difference)} {verb}, {counted(len(now.images), 'image')} in all, kept in {run / IMAGES}")
     if again:
         warn([f"{again} of them {'was' if again == 1 else 'were'} there already, by content"])
 
@@ -90,7 +91,7 @@ def _list_images(run: Path, name: str | None, as_json: bool) -> None:
     ]
     if rows:
         print_table(rows, {column: column for column in rows[0]})
-    say(f"{len(rows)} images of {sum(bool(support[n].images) for n in names)} classes")
+    say(f"{counted(len(rows), 'image')} of {counted(sum(bool(support[n].images) for n in names), 'class')}")
 
 
 def _of_class(found: ClassImages) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from unseen.classes.expectations import Expectation, expectations
 from unseen.cli.classes.group import ModelArgument, NameArgument, commands, say, support_of
 from unseen.cli.common import JsonFlag, print_json, print_table
 from unseen.ground.files import write_text
+from unseen.ground.words import counted
 
 
 @commands.command("list")
@@ -54,7 +55,7 @@ def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
         ],
         columns,
     )
-    say(f"{len(table)} classes: {int(table.seen.sum())} seen, {int((~table.seen).sum())} unseen")
+    say(f"{counted(len(table), 'class')}: {int(table.seen.sum())} seen, {int((~table.seen).sum())} unseen")
     if table.taxonomy is not None:
         say(f"ranks: {table.taxonomy.describe()}")
     if removed:

@@ -48,7 +48,8 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
         say("note", "reading the tables", root, note)
     drafted = [] if classes.frame is None else unchecked(root, classes.frame)
     if drafted:
-        what = f"{len(drafted)} cells were drafted by a program and nobody has checked them, first "
+        some = "1 cell was" if len(drafted) == 1 else f"{len(drafted)} cells were"
+        what = f"{some} drafted by a program and not checked by anybody, first "
         hint = "check them, and say yes under checked in provenance.csv"
         say("warning", "cells that nobody has checked", root / "provenance.csv", what + ", ".join(drafted[0]), hint)
     for doubt in classes.doubts:

@@ -16,6 +16,7 @@ from unseen.errors import DataError
 from unseen.ground.image_files import OTHER, endings_of
 from unseen.ground.images import eight_bit, is_elongated, opened_image, scaled_colors, used_bits
 from unseen.ground.progress import Progress
+from unseen.ground.words import counted
 
 TINY = 64
 """Images with a shorter side, in pixels, get a warning."""
@@ -123,7 +124,7 @@ def check_others(say: Recorder, listing: Listing) -> None:
             say("note", "ignored files", listing.images, line)
         left = len(found) - len(set(found) & listed)
         if left:
-            say("note", "ignored files", listing.images, f"{left} images are not in {listing.path.name}")
+            say("note", "ignored files", listing.images, f"{counted(left, 'image')} not in {listing.path.name}")
 
 
 def check_images(say: Recorder, listing: Listing, scans: list[Scan]) -> None:

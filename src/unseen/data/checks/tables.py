@@ -22,6 +22,7 @@ from unseen.data.folder import (
     Classes,
 )
 from unseen.errors import DataError
+from unseen.ground.words import counted
 
 FEW = 5
 """Seen classes with fewer images get a warning."""
@@ -54,7 +55,7 @@ def check_counts(say: Recorder, classes: Classes, seen: np.ndarray, trained: np.
     have = counts[seen & (counts > 0)]
     if len(have) and have.max() > IMBALANCE * have.min():
         most, least = (classes.names[int(np.flatnonzero(seen & (counts == n))[0])] for n in (have.max(), have.min()))
-        what = f'"{most}" has {have.max()} training images, "{least}" {have.min()}'
+        what = f'"{most}" has {counted(have.max(), "training image")}, "{least}" {have.min()}'
         say("warning", "class imbalance", classes.path, what, "add images of the rare classes")
     if seen.all():
         what = "every class has images, so there is no unseen class"

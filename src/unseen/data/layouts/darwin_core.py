@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element
 from unseen.data.layouts.entries import Entry
 from unseen.data.layouts.source import Images, Source
 from unseen.errors import DataError
+from unseen.ground.words import counted
 
 TITLE = "Darwin Core archive (GBIF, iNaturalist, museums): occurrences with multimedia"
 HINT = "download the archive again"
@@ -64,7 +65,7 @@ class Table:
                 last = max([self.key, *(i for i in self.terms.values() if i is not None)])
                 if len(cells) <= last:
                     where = f"{source.place(self.file)}, row {number}"
-                    raise DataError(f"{len(cells)} cells; meta.xml says {last + 1}", where=where, hint=HINT)
+                    raise DataError(f"{counted(len(cells), 'cell')}; meta.xml says {last + 1}", where=where, hint=HINT)
                 found = {t: cells[i].strip() for t, i in self.terms.items() if i is not None}
                 yield number, cells[self.key], {**self.defaults, **{t: c for t, c in found.items() if c}}
 

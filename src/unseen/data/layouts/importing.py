@@ -24,6 +24,7 @@ from unseen.errors import DataError
 from unseen.ground.files import read_json, write_json, write_text, write_with
 from unseen.ground.images import image_of_bytes, open_image
 from unseen.ground.progress import Progress, silent
+from unseen.ground.words import counted
 
 QUALITY = 95
 """JPEG quality of cut-out images."""
@@ -158,7 +159,7 @@ def _images(
     (folder / BEGUN).unlink(missing_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
     notes = [f"{len(entries) - len(rows)} of {len(entries)} ignored"] if len(rows) < len(entries) else []
-    notes += [f"{unnamed} images without a class ignored (try another --label)"] if unnamed else []
+    notes += [f"{counted(unnamed, 'image')} without a class ignored (try another --label)"] if unnamed else []
     return Imported(layout, (folder / "images", folder / "images.csv"), dict(counts), tuple(notes))
 
 

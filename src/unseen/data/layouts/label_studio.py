@@ -18,6 +18,7 @@ from unseen.data.layouts.entries import Corners, Entry, turned
 from unseen.data.layouts.source import Images, Source
 from unseen.errors import DataError
 from unseen.ground.checked import checked
+from unseen.ground.words import counted
 
 TITLE = "Label Studio, JSON or JSON-MIN: rectangles or choices"
 HINT = "export it as JSON again"
@@ -116,7 +117,9 @@ def _entries(kind: str, value: Value, image: Path | str, where: str) -> Iterator
     if len(names) != 1:
         if not names:
             return  # drawn, but without a label
-        raise DataError(f"{len(names)} labels for one region: {', '.join(names)}", where=where, hint="keep one")
+        raise DataError(
+            f"{counted(len(names), 'label')} for one region: {', '.join(names)}", where=where, hint="keep one"
+        )
     if kind == "choices":
         yield Entry(image, names[0], where)
         return

@@ -16,7 +16,7 @@ export const signed = (value) => {
   const size = Math.abs(value);
   return size < 0.0005 ? "0" : `${value > 0 ? "+" : "−"}${size.toFixed(size < 0.095 ? 3 : 2)}`;
 };
-export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : /(s|x|ch|sh)$/.test(noun) ? "es" : "s"}`;
 
 // ---------------------------------------------------------------- requests
 

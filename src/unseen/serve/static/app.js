@@ -327,7 +327,7 @@ function drawWhy() {
   if (back) [...list.querySelectorAll(`[data-role="${back[1]}"]`)].find((n) => n.dataset.attribute === back[0])?.focus();
   const total = shown.answer.reasons.length;
   $("all-attributes").hidden = words.length > 0 || total <= FEW;
-  $("all-attributes").textContent = shown.every ? "Show the strongest only" : `Show all ${total} attributes, by group`;
+  $("all-attributes").textContent = shown.every ? "Show the strongest only" : `Show all ${count(total, "attribute")}, by group`;
   $("all-attributes").setAttribute("aria-expanded", String(shown.every));
 }
 
@@ -902,7 +902,7 @@ function drawClasses() {
   const words = $("class-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = classes.filter((c) => words.every((w) => c.name.toLowerCase().includes(w)));
   found.sort((a, b) => Number(b.change === "added") - Number(a.change === "added")); // added classes first
-  $("classes-title").textContent = `${classes.length} classes`;
+  $("classes-title").textContent = count(classes.length, "class");
   $("class-list").replaceChildren(
     ...found.map((c) => {
       const action = (text, act, aria) => {
@@ -1278,7 +1278,7 @@ $("template").addEventListener("click", () => {
 
 function drawHeader() {
   $("model").textContent = about.model;
-  $("summary").textContent = `${about.classes} classes, ${about.attributes.length} attributes; ${about.unseen} classes have no training images.`;
+  $("summary").textContent = `${count(about.classes, "class")}, ${count(about.attributes.length, "attribute")}; ${count(about.unseen, "class")} without training images.`;
   document.title = `${about.model} – unseen`;
 }
 

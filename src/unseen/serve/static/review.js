@@ -121,7 +121,7 @@ export async function openReview(host, page) {
       let added = 0;
       for (const [name, images] of files) added += (await page.support.send(name, images)).added.length;
       await page.support.again();
-      return `${count(added, "image")} added to ${files.size === 1 ? "1 class" : `${files.size} classes`}; all images are predicted again. Support images do not count in the measured accuracy.`;
+      return `${count(added, "image")} added to ${count(files.size, "class")}; all images are predicted again. Support images do not count in the measured accuracy.`;
     };
     store.tools.push({ text: "Use as images of their classes", id: "teach", run: teach });
   }
