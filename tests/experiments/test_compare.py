@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.bootstrap import Resampled, difference, resample
 from unseen.evaluation.metrics import Decisions, harmonic
@@ -24,6 +27,7 @@ from unseen.experiments.variants import Variant, parse_variant, parse_variants
 from unseen.experiments.worker import WorkerError
 from unseen.report.comparison import level_rows
 from unseen.training.decisions import decisions_path, load_decisions
+from unseen.training.folder import Run
 
 ROWS = ["eszsl", "no cal=msdn:lambda_cal=0", "msdn:lr=1e30"]
 
@@ -302,7 +306,9 @@ def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monk
             compare(asked(ROWS[:2]), tmp_path)
     cut = json.loads((tmp_path / "compare.json").read_text())["rows"]
     assert [row["error"] for row in cut] == [None, "unfinished; repeat the command to resume"]
-    again = compare(asked(ROWS[:2]), tmp_path)
+    said = []
+    again = compare(asked(ROWS[:2]), tmp_path, say=said.append)
+    assert said == ["finished, not trained again: eszsl", "no cal (1 of 1)"]
 
     def numbers(rows):
         return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} for row in rows]
@@ -310,6 +316,71 @@ def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monk
     assert numbers(again["rows"]) == numbers(found["rows"][:2])
     for file in ("no-cal/seed-1/honest.safetensors", "no-cal/seed-1/paper-T1.npz"):
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def blind_guide(tiny_guide, tmp_path_factory):
+    """The tiny dataset without any image of an unseen class."""
+    folder = tmp_path_factory.mktemp("blind") / "blind"
+    shutil.copytree(tiny_guide, folder, ignore=shutil.ignore_patterns("parts.csv"))
+    table = load_folder(folder).table
+    listed = list(csv.DictReader((folder / "images.csv").open()))
+    unseen = {name for name, seen in zip(table.names, table.seen, strict=True) if not seen}
+    with (folder / "images.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, listed[0])
+        writer.writeheader()
+        writer.writerows(row for row in listed if row["class"] not in unseen)
+    return folder
+
+
+def test_class_hold_outs_stand_for_missing_test_images(here, asked, blind_guide, tmp_path):
+    """On as many as every row has: a closed form runs five, a gradient method three."""
+    make = asked(["eszsl", "msdn:epochs=1"], recipe={"batch_size": "8"})
+    base = {**make.base, "dataset": str(blind_guide), "protocols": ("honest",), "draws": 1, "seeds": (0,)}
+    found = compare(replace(make, base=base), tmp_path)
+    assert (found["views"], found["warnings"]) == (["hold-outs"], [])
+    own = {
+        row["name"]: Run(tmp_path / row["folder"]).results["protocols"]["honest"]["holdout"] for row in found["rows"]
+    }
+    assert [len(block["draws"]) for block in own.values()] == [5, 3]
+    closed, trained = (row["hold-outs"] for row in found["rows"])
+    assert (closed["draws"], trained["draws"]) == (3, 3)
+    assert (trained["metrics"], trained["ranks"]) == (own["msdn:epochs=1"]["metrics"], own["msdn:epochs=1"]["ranks"])
+    for metric in ("T1", "H"):
+        drawn = [[d["metrics"][metric] for d in block["draws"][:3]] for block in own.values()]
+        assert closed["metrics"][metric]["mean"] == pytest.approx(np.mean(drawn[0]))
+        gap = next(filter(None, (row["against"][metric] for row in (closed, trained))))
+        assert abs(gap["mean"]) == pytest.approx(abs(np.mean(drawn[0]) - np.mean(drawn[1])))
+        assert gap["low"] <= gap["mean"] <= gap["high"] <= 0 or gap["low"] <= gap["mean"] <= 0
+    text = (tmp_path / "compare.md").read_text()
+    assert "hold-outs T1" in text
+    assert "means over 3 such draws" in text
+    none = compare(replace(make, base={**base, "holdouts": 0}, variants=make.variants[:1]), tmp_path / "none")
+    assert none["views"] == ["honest"]
+    assert "T1, U and H are unknown" in none["warnings"][-1]
+
+
+def test_a_protocol_without_images_is_refused_before_any_work(asked, blind_guide, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing, "run_worker", None)
+    make = asked(["eszsl"])
+    with pytest.raises(UnseenError, match=r"paper protocol needs held-out images of unseen .*--protocol honest"):
+        compare(replace(make, base={**make.base, "dataset": str(blind_guide)}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_during_a_workers_imports_stops_it_in_silence(asked, tmp_path, monkeypatch, capfd):
+    make, popen = asked(["eszsl"]), subprocess.Popen
+
+    def interrupted(*args, **options):
+        process = popen(*args, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run_worker(make.task("fit", make.variants[0].config(make.base), tmp_path / "row"))
+    assert capfd.readouterr().err == ""
+    assert not (tmp_path / "row").exists()
 
 
 def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
@@ -325,7 +396,6 @@ def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
 
 
 def test_validation_only_never_reads_a_test_image(here, asked, tiny_guide, tiny_backbone, cache, tmp_path):
-    from unseen.data.folder import load_folder
     from unseen.features.store import RegionStore
 
     dataset, read = load_folder(tiny_guide), []

@@ -108,7 +108,10 @@ def test_holdouts_can_be_left_out(without, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "draws": 1}
     run = unseen.fit("eszsl", without, tmp_path / "run", holdouts=0, **options)
     assert "holdout" not in run.results["protocols"]["honest"]
-    assert "so its accuracy on them is not measured" in " ".join(verdict(run))
+    text = " ".join(verdict(run))
+    assert "so the accuracy on them is unknown" in text
+    assert "would measure this accuracy; --holdouts 3 would estimate it" in text
+    assert "the estimate" not in text  # there is none
 
 
 def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):

@@ -138,7 +138,7 @@ RunArgument = Annotated[
 
 
 FAILED = 1
-"""Exit status if some images cannot be read and the others are done; 2 is for invalid calls."""
+"""Exit status if some images cannot be read and the others are done, or no row of a comparison; 2: an invalid call."""
 _ROOM, _ELSEWHERE = "free some disk space, then repeat the command", "choose a folder you can write to"
 _HINTS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unseen.cli.common import (
+    FAILED,
     JsonFlag,
     MetricsOption,
     app,
@@ -21,7 +22,7 @@ from unseen.cli.common import (
     with_bars,
 )
 from unseen.cli.configuring import pairs
-from unseen.cli.options import RunOptions, with_run_options
+from unseen.cli.options import RunOptions, check_dataset, with_run_options
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
@@ -59,7 +60,13 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for runs and tables [default: runs/compare-DATASET].")
     ] = None,
-    protocol: ProtocolOption = "both",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="honest (choose on validation classes), paper (choose on the test set), or both "
+            "[default: both; honest if no unseen class has test images]."
+        ),
+    ] = None,
     seeds: SeedsOption = "5",
     recipe: RecipeOption = None,
     epochs: EpochsOption = None,
@@ -89,6 +96,7 @@ def compare(
 
     Example: `unseen compare eszsl msdn "no cal=msdn:lambda_cal=0" fieldguide --seeds 3`
     """
+    from unseen.data.catalogue import load_dataset
     from unseen.evaluation.registry import chosen_metrics
     from unseen.experiments.batches import measure_batches
     from unseen.experiments.compare import Comparison
@@ -96,6 +104,10 @@ def compare(
     from unseen.experiments.shots import measure_shots, parse_shots
     from unseen.experiments.variants import parse_variants
 
+    check_dataset(dataset)
+    if protocol is None:
+        loaded = with_bars(lambda bars: load_dataset(dataset, cache=options.cache, progress=bars))
+        protocol = "both" if len(loaded.indices("test_unseen")) else "honest"
     counts = None if shots is None else parse_shots(shots)
     if (counts is not None or together) and (validation_only or protocol == "paper"):
         where = "--shots" if counts is not None else "--together"
@@ -231,9 +243,11 @@ def run_comparison(
     if as_json:
         if last:
             print_json(found)
-        return found
-    print_comparison(found)
-    out.print(f"tables: {folder / name(asked)}.md, .csv, .json, .html", highlight=False, soft_wrap=True)
+    else:
+        print_comparison(found)
+        out.print(f"tables: {folder / name(asked)}.md, .csv, .json, .html", highlight=False, soft_wrap=True)
+    if all(row["error"] for row in found["rows"]):
+        raise typer.Exit(FAILED)
     return found
 
 

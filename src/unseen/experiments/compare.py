@@ -25,10 +25,13 @@ from unseen.report.comparison import signed_cell, write_comparison
 from unseen.training.config import RunConfig, plain
 from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.folder import Run
-from unseen.training.plan import resolve_settings
+from unseen.training.holdouts import needs_holdouts, pooled, pooled_difference, resampled_draws, saved_holdouts
+from unseen.training.plan import check_held_out, resolve_settings
 from unseen.training.run import earlier_config
 from unseen.version import __version__
 
+HOLDOUTS = "hold-outs"
+"""View of a comparison without test images of unseen classes: the class hold-outs that all rows have."""
 COMPARED = tuple(dict.fromkeys(part for name in HEADLINES for part in (*REGISTRY[name].of, name)))
 """Metrics whose differences are reported, and those that they are made of."""
 
@@ -62,8 +65,14 @@ class Comparison:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """What each row is measured by: protocols, or ``validation``."""
+        """What each run must contain: protocols, or ``validation``."""
         return ("validation",) if self.validation_only else tuple(self.base["protocols"])
+
+    def shown(self, dataset: Dataset) -> tuple[str, ...]:
+        """What each row is measured by: :attr:`views`, or class hold-outs if no unseen class has test images."""
+        counts = [variant.config(self.base, self.recipe).holdout_count for variant in self.variants]
+        held = not self.validation_only and needs_holdouts(dataset) and all(counts)
+        return (HOLDOUTS,) if held else self.views
 
     def task(self, what: str, config: RunConfig, folder: Path) -> Task:
         """The request for a worker."""
@@ -97,6 +106,8 @@ def compare(
     check_names(asked.variants)
     configs = {v.name: v.config(asked.base, asked.recipe) for v in asked.variants}
     dataset = load_dataset(asked.base["dataset"], cache=asked.cache)
+    for protocol in ("honest",) if asked.validation_only else asked.views:
+        check_held_out(dataset, protocol, asked.base.get("split_seed", 0))
     check_shareable_backbone(asked.base["backbone"].name)
     for variant in asked.variants:
         try:
@@ -121,6 +132,8 @@ def _compare(
 ) -> dict[str, Any]:
     left = [v for v in asked.variants if not _is_done(asked, folder / v.folder, configs[v.name], dataset)]
     errors = {v.name: "unfinished; repeat the command to resume" for v in left}
+    if kept := [v.name for v in asked.variants if v not in left]:
+        say(f"finished, not trained again: {', '.join(kept)}")
     try:
         stored = [v.name for v in left if not find_method(v.method).end_to_end]
         if stored:  # so that no row's time includes what the rows share
@@ -189,7 +202,9 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         numbers depend on.
     """
     rows: list[dict[str, Any]] = []
+    views, warnings = asked.shown(dataset), list(dataset.warnings)
     drawn: dict[tuple[str, str], dict[str, Resampled]] = {}
+    held: dict[str, dict[str, Any]] = {}
     manifest: dict[str, Any] | None = None
     for variant in asked.variants:
         row: dict[str, Any] = {"name": variant.name, "method": variant.method, "says": variant.says}
@@ -202,8 +217,12 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         usage, blocks = read_usage(run.folder), {view: _block(asked, run, view) for view in asked.views}
         if not usage["seconds"] and not asked.validation_only:  # made by `unseen train`
             usage = {key: run.results[key] for key in usage}
-        for view, block in blocks.items():
-            drawn[variant.name, view] = _resampled(run.folder, view, block)
+        if views == asked.views:
+            for view, block in blocks.items():
+                drawn[variant.name, view] = _resampled(run.folder, view, block)
+        else:
+            blocks = {HOLDOUTS: blocks["honest"]}
+            held[variant.name] = blocks[HOLDOUTS]
         about = run.manifest["method"]
         first = next(iter(blocks.values()))
         rows[-1] |= {
@@ -221,21 +240,36 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
                 for metric in COMPARED
             }
     done = [row for row in rows if row["error"] is None]
+    draws = _holdouts(done, held, folder, dataset)
     references = {
-        (view, metric): _reference(asked, done, view, metric) for view in asked.views for metric in HEADLINES if done
+        (view, metric): _reference(asked, done, view, metric) for view in views for metric in HEADLINES if done
     }
+
+    def against(row: str, other: str, view: str, metric: str) -> dict[str, Any] | None:
+        if row == other:
+            return None
+        if view == HOLDOUTS:
+            gap = pooled_difference(draws[row][metric], draws[other][metric])
+        else:
+            gap = _paired(drawn[row, view][metric], drawn[other, view][metric])
+        return {"reference": other, **gap}
+
     for row in done:
-        for view in asked.views:
+        for view in views:
             row[view]["against"] = {
-                metric: _against(drawn, row["name"], references[view, metric], view, metric) for metric in HEADLINES
+                metric: against(row["name"], references[view, metric], view, metric) for metric in HEADLINES
             }
+    if "honest" in views and not dataset.describe()["test_unseen"]:
+        warnings.append(
+            "no unseen class has test images, and no class hold-outs stand for them: T1, U and H are unknown"
+        )
     return {
         "title": asked.title or f"Comparison on {dataset.name}",
         "unseen": __version__,
-        "views": list(asked.views),
+        "views": list(views),
         "metrics": list(chosen_metrics() if asked.metrics is None else asked.metrics),
         "data": dataset.describe(),
-        "warnings": list(dataset.warnings),
+        "warnings": warnings,
         "backbone": _backbone(asked.base["backbone"], manifest),
         "splits": None if manifest is None else manifest["splits"],
         "machine": None if manifest is None else manifest["machine"],
@@ -243,7 +277,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         "split_seed": asked.base.get("split_seed", 0),
         "rows": rows,
         "reference": asked.reference,
-        "statements": _statements(done, asked.views, references),
+        "statements": _statements(done, views, references),
     }
 
 
@@ -272,24 +306,40 @@ def _reference(asked: Comparison, done: list[dict[str, Any]], view: str, metric:
     return str(max(done, key=lambda row: row[view]["metrics"][metric]["mean"] or 0.0)["name"])
 
 
-def _against(
-    drawn: dict[tuple[str, str], dict[str, Resampled]], row: str, other: str, view: str, metric: str
-) -> dict[str, Any] | None:
-    """A row minus the reference; ``None`` for the reference itself.
+def _holdouts(
+    done: list[dict[str, Any]], held: Mapping[str, dict[str, Any]], folder: Path, dataset: Dataset
+) -> dict[str, dict[str, list[Resampled]]]:
+    """Enter metrics and ranks over the class hold-outs that all rows have; returns the metrics of each, by row.
+
+    Args:
+        done: finished rows.
+        held: numbers of each row's run under ``honest``; empty if hold-outs are not shown.
+        folder: folder of the comparison.
+        dataset: dataset of all rows.
+    """
+    count = min((len(block["holdout"]["draws"]) for block in held.values()), default=0)
+    found = {}
+    for row in done if held else ():
+        draws = saved_holdouts(folder / row["folder"], held[row["name"]], dataset, count)
+        found[row["name"]] = resampled_draws(draws)
+        ranks = () if dataset.table.taxonomy is None else dataset.table.taxonomy.ranks
+        levels = {name: pooled(resampled_draws(draws, rank)) for rank, name in enumerate(ranks)}
+        row[HOLDOUTS] |= {"metrics": pooled(found[row["name"]]), "draws": count} | ({"ranks": levels} if levels else {})
+    return found
+
+
+def _paired(first: Resampled, second: Resampled) -> dict[str, Any]:
+    """First minus second.
 
     ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images only. ``equal`` says
     whether the two are equal on every resample of the images.
     """
-    if row == other:
-        return None
-    pair = drawn[row, view][metric], drawn[other, view][metric]
-    images = _plain(difference(*pair))
+    images = _plain(difference(first, second))
     return {
-        "reference": other,
-        **_plain(difference(*pair, over_seeds=True)),
+        **_plain(difference(first, second, over_seeds=True)),
         "low_images": images["low"],
         "high_images": images["high"],
-        "equal": bool(images["mean"] == 0 and same_in_all(pair[0].means() - pair[1].means())),
+        "equal": bool(images["mean"] == 0 and same_in_all(first.means() - second.means())),
     }
 
 

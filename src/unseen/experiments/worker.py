@@ -23,7 +23,7 @@ from typing import Any
 from unseen.errors import UnseenError
 from unseen.ground.distributed import launched
 from unseen.ground.files import read_json, write_json
-from unseen.ground.stopping import interrupt
+from unseen.ground.stopping import SIGNALS, interrupt
 from unseen.training.config import RunConfig
 
 USAGE = "usage.json"
@@ -90,10 +90,11 @@ def run_worker(task: Task) -> None:
     command = [sys.executable, "-m", "unseen.experiments.worker", task.to_json()]
     # in its own session: a terminal's Ctrl-C reaches it once, from here
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-    with (
-        subprocess.Popen(command, env=os.environ | {"PYTHONPATH": _search_path()}, **pipes) as process,
-        _handing_on(process) as asked,
-    ):
+    with contextlib.ExitStack() as stack:
+        with _held_back():
+            started = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": _search_path()}, **pipes)
+            process = stack.enter_context(started)
+            asked = stack.enter_context(_handing_on(process))
         assert process.stdout is not None
         text = process.stdout.read().decode(errors="replace")
         status = process.wait()
@@ -114,6 +115,19 @@ def _search_path() -> str:
 
 
 @contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back; a process started here does so until its imports are done, see :func:`main`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _handing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     """Forward SIGINT and SIGTERM; the list holds those received."""
     asked: list[int] = []
@@ -125,7 +139,7 @@ def _handing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
         asked.append(number)
         process.send_signal(number)
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, handle) for s in SIGNALS}
     try:
         yield asked
     finally:
@@ -186,6 +200,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     threading.Thread(target=_watch_parent, daemon=True).start()
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         work(Task.from_json(sys.argv[1]))
     except KeyboardInterrupt:
         sys.exit(STOPPED)

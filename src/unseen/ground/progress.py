@@ -10,6 +10,10 @@ from typing import Protocol
 
 from unseen.ground.distributed import is_first
 
+SHOWN = 6
+"""Bars in a terminal: those of the latest tasks."""
+LONG = 30
+"""A note of more characters stands above the bars."""
 SECONDS = 30.0
 """Interval between progress lines in a log file, in seconds."""
 
@@ -41,24 +45,44 @@ def bars() -> Iterator[Progress]:
         return
     from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Note(TextColumn):
+        """The column that a narrow terminal cuts."""
+
+        def render(self, task: Task) -> Text:
+            text = super().render(task)
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
 
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=10 if console.width < 100 else 40),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
+        Note("{task.fields[note]}", table_column=Column(no_wrap=False)),
     )
     with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
         finished: set[str] = set()
+        above: dict[str, str] = {}
         said = time.monotonic()
 
         def tell(task: str, done: int, total: int, note: str = "") -> None:
             nonlocal said
+            if not total:
+                return
+            if console.is_terminal and len(note) > LONG:
+                if above.get(task) != note:
+                    above[task] = note
+                    console.print(f"{task} {note}", highlight=False, soft_wrap=True)
+                note = ""
             if task not in tasks:
+                for old in list(tasks.values())[: 1 - SHOWN]:
+                    shown.update(old, visible=False)
                 tasks[task] = shown.add_task(task, total=total, completed=done, note=note)
                 if not console.is_terminal:
                     console.print(f"{task} ({total}) {note}".rstrip(), highlight=False)

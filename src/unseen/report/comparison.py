@@ -15,7 +15,7 @@ from unseen.ground.files import write_json, write_text
 from unseen.ground.words import counted
 from unseen.report.tables import metric_cell, metrics_legend, percent, pixels, rank_rows
 
-COLORS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
+COLORS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a", "hold-outs": "#7a4f8a"}
 EXPLAINED = {
     "honest": "honest: epoch or hyperparameters and calibration are chosen on validation classes; the "
     "test set is used once.",
@@ -23,6 +23,8 @@ EXPLAINED = {
     "validation": "validation: measured on validation classes drawn from the seen classes, at their best "
     "epoch (or hyperparameters) and calibration; no test image is used. For choosing, not "
     "for reporting.",
+    "hold-outs": "hold-outs: no unseen class has test images, so some seen classes play them. Without their images, "
+    "each row is chosen, calibrated and trained again with its first seed, and then tested on them once.",
 }
 
 
@@ -41,6 +43,16 @@ def signed_cell(entry: dict[str, Any] | None) -> str:
 def points(value: float) -> str:
     """A difference of fractions in percentage points, with its sign."""
     return f"{round(100 * value, 1) + 0.0:+.1f}"
+
+
+def number_cell(row: dict[str, Any], view: str, metric: str) -> str:
+    """A metric of a row: mean, spread over seeds or hold-outs, and interval."""
+    return metric_cell(row[view]["metrics"].get(metric), row[view].get("draws", len(row["seeds"])))
+
+
+def resampled_over(found: dict[str, Any]) -> str:
+    """What the intervals of a comparison are over."""
+    return "images and hold-outs" if "hold-outs" in found["views"] else "images"
 
 
 def memory_cell(row: dict[str, Any]) -> str:
@@ -86,7 +98,7 @@ def comparison_rows(found: dict[str, Any]) -> list[dict[str, str]]:
         cells = {"method": row["name"]}
         for view in found["views"]:
             for column, metric in metric_columns(found, view).items():
-                cells[column] = metric_cell(row[view]["metrics"].get(metric), len(row["seeds"]))
+                cells[column] = number_cell(row, view, metric)
         gaps = [row["paper_minus_honest"]] if "paper_minus_honest" in row else []
         gaps += [row[view]["against"] for view in found["views"]]
         values = [gap[metric] for gap in gaps for metric in HEADLINES]
@@ -108,7 +120,7 @@ def level_rows(found: dict[str, Any]) -> list[dict[str, str]]:
     for row in found["rows"]:
         if row["error"] is not None:
             continue
-        views = {view: rank_rows(row[view]) for view in found["views"]}
+        views = {view: rank_rows(row[view], row[view].get("draws")) for view in found["views"]}
         for levels in zip(*views.values(), strict=True):
             cells = {
                 f"{view} {metric}": text
@@ -163,11 +175,14 @@ def legend(found: dict[str, Any]) -> list[str]:
             f"Splits: final {splits['final']}, validation {splits['validation']} ({splits['validation_source']})."
         )
     lines += [EXPLAINED[view] for view in found["views"]]
+    if draws := {row["hold-outs"]["draws"] for row in found["rows"] if "hold-outs" in row}:
+        lines[-1] += f" The numbers are means over {max(draws)} such draws of classes, the same for every row."
+    spread = "hold-outs" if "hold-outs" in found["views"] else "seeds"
     lines.append(
-        f"Percent. {metrics_legend(found['metrics'])}. ±: standard deviation over seeds; [ ]: "
-        "95% interval over images. Differences between rows: paired bootstrap over images and "
-        "seeds, not corrected for the number of rows; if no resample changes a difference, by Wilson's 95% limit of "
-        "the images on which the rows may differ."
+        f"Percent. {metrics_legend(found['metrics'])}. ±: standard deviation over {spread}; [ ]: "
+        f"95% interval over {resampled_over(found)}. Differences between rows: paired bootstrap over images and "
+        f"{spread}, not corrected for the number of rows; if no resample changes a difference, by Wilson's 95% limit "
+        "of the images on which the rows may differ."
     )
     lines.append(
         "Time and peak memory are those of each row's own process, without the shared feature "
@@ -294,7 +309,8 @@ def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
         views=found["views"],
         both="honest" in found["views"] and "paper" in found["views"],
         against=against_what(found),
-        cell=metric_cell,
+        cell=number_cell,
+        over=resampled_over(found),
         signed=signed_cell,
         time=time_cell,
         memory=memory_cell,

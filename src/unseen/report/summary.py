@@ -16,6 +16,7 @@ from unseen.report.material import Material, recorded
 from unseen.report.quality import AttributeSection
 from unseen.report.tables import percent
 from unseen.training.folder import Run
+from unseen.training.holdouts import LEAST
 
 FEWEST_IMAGES, FEW_IMAGES, FEW_TRAINING = 4, 10, 20
 """Fewest images per class: test images for intervals, test images for precise accuracies, training images."""
@@ -171,7 +172,7 @@ def paragraph(material: Material) -> list[str]:
         sentences += compared(guess, 1 / max(aside, 1), distinct, f"Among these {aside} that is")
         sentences += compared(holdout["U"], 1 / max(seen, 1), distinct, f"Among all {seen} that is")
     elif t1 is None and unseen:
-        sentences.append(f"There is no test image of the {unseen}, so its accuracy on them is not measured.")
+        sentences.append(f"There is no test image of the {unseen}, so the accuracy on them is unknown.")
     return sentences
 
 
@@ -297,10 +298,11 @@ def advice(
         lines.append(f"There are only about {some} per class; more would help.")
     few = round(tested_a_class(material))
     if not material.tested[1] and data["classes_unseen"]:
-        lines.append(
-            "A few labeled images of unseen classes, kept for testing, would turn the estimate into a measurement."
-        )
-        if len((material.found.get("holdout") or {}).get("draws", [])) == 1:
+        draws = len((material.found.get("holdout") or {}).get("draws", []))
+        would = "turn the estimate into a measurement" if draws else "measure this accuracy"
+        more = "; --holdouts 3 would estimate it" if not draws and data["classes_seen"] >= LEAST else ""
+        lines.append(f"A few labeled images of unseen classes, kept for testing, would {would}{more}.")
+        if draws == 1:
             lines.append(
                 "The estimate comes from one draw of classes; another draw can differ by ten points or "
                 "more. Use --holdouts 3 for three draws."

@@ -7,7 +7,7 @@ the real one, and then tested on them once, so no measured image influenced any 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
 from unseen.evaluation.bootstrap import ROUNDING, Resampled, resample
+from unseen.evaluation.metrics import Decisions
 from unseen.evaluation.registry import Decided, every_metric, in_json, measure
 from unseen.ground.progress import Progress, silent
 from unseen.methods.base import Method
 from unseen.model.weights import load_weights
 from unseen.training.batches import batches
+from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.fabric import weight_dtype
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Result
@@ -148,14 +150,15 @@ def _attributes_read(inputs: RunInputs, method: Method) -> tuple[np.ndarray, np.
     return auroc(scores, present(values)[labels]), spearman(scores, values[labels])
 
 
-def pooled_interval(drawn: np.ndarray) -> tuple[float, float]:
+def pooled_interval(drawn: np.ndarray, least: float = 0.0) -> tuple[float, float]:
     """95% interval of the mean over draws of classes, from resampled draws and images.
 
     Draws are resampled with replacement, each with resampled images. Deviations from the mean are scaled by sqrt(D / (D
     - 1)), because D draws underestimate their spread. With one draw, only its images are resampled.
 
     Args:
-        drawn: ``(samples, D)`` a metric on resampled images of each of D draws.
+        drawn: ``(samples, D)`` a metric, or a difference, on resampled images of each of D draws.
+        least: smallest possible value: 0, or -1 for a difference.
     """
     samples, draws = drawn.shape
     means = np.take_along_axis(drawn, np.random.default_rng(0).integers(draws, size=(samples, draws)), axis=1).mean(
@@ -164,7 +167,7 @@ def pooled_interval(drawn: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(means, [0.025, 0.975])
     middle, wider = float(drawn.mean()), math.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
     ends = middle + wider * (float(low) - middle), middle + wider * (float(high) - middle)
-    return float(np.clip(ends[0], 0, 1)), float(np.clip(ends[1], 0, 1))
+    return float(np.clip(ends[0], least, 1)), float(np.clip(ends[1], least, 1))
 
 
 def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
@@ -205,14 +208,41 @@ def _codes(dataset: Dataset) -> np.ndarray | None:
 
 def _over_draws(found: Sequence[HoldOut], rank: int | None = None) -> dict[str, dict[str, float | None]]:
     """Metrics of the class, or T1, U, S and H at a rank, with their intervals over draws and images."""
+    return pooled(resampled_draws([(f.result.gzsl, f.result.gamma, _codes(f.dataset)) for f in found], rank))
+
+
+Drawn = tuple[Decisions, float, np.ndarray | None]
+"""Decisions of a hold-out, its calibration offset, and the taxa of its classes."""
+
+
+def saved_holdouts(folder: Path, numbers: Mapping[str, Any], dataset: Dataset, count: int) -> list[Drawn]:
+    """The first hold-outs of a finished run.
+
+    Args:
+        folder: folder of the run.
+        numbers: its numbers under ``honest``.
+        dataset: its dataset.
+        count: number of hold-outs.
+    """
+    seed, found = next(iter(numbers["seeds"])), list[Drawn]()
+    for draw, entry in enumerate(numbers["holdout"]["draws"][:count]):
+        path = decisions_path(folder / "holdouts" / f"draw-{draw}", seed, "honest", "H")
+        found.append((load_decisions(path), entry["metrics"]["gamma"], _codes(holdout_dataset(dataset, draw))))
+    return found
+
+
+def resampled_draws(found: Sequence[Drawn], rank: int | None = None) -> dict[str, list[Resampled]]:
+    """Metrics of the class, or T1, U, S and H at a rank, on resampled images of each draw."""
     measured: dict[str, list[Resampled]] = {}
-    for one in found:
+    for decisions, gamma, codes in found:
         names = None if rank is None else AT_RANKS
-        resampled_metrics = resample(
-            [one.result.gzsl], [one.result.gamma], names=names, taxonomy=_codes(one.dataset), rank=rank
-        )
-        for name, resampled in resampled_metrics.items():
-            measured.setdefault(name, []).append(resampled)
+        for name, values in resample([decisions], [gamma], names=names, taxonomy=codes, rank=rank).items():
+            measured.setdefault(name, []).append(values)
+    return measured
+
+
+def pooled(measured: Mapping[str, Sequence[Resampled]]) -> dict[str, dict[str, float | None]]:
+    """Mean, spread and interval of each metric over draws, as JSON types."""
     metrics = {}
     for name, draws in measured.items():
         values = [float(draw.measured[0]) for draw in draws]
@@ -224,6 +254,25 @@ def _over_draws(found: Sequence[HoldOut], rank: int | None = None) -> dict[str, 
         entry = {"mean": float(np.mean(values)), "std": spread, "low": low, "high": high}
         metrics[name] = {k: None if np.isnan(v) else v for k, v in entry.items()}
     return metrics
+
+
+def pooled_difference(first: Sequence[Resampled], second: Sequence[Resampled]) -> dict[str, Any]:
+    """Mean of first minus second over the same draws of the same images, paired, as JSON types.
+
+    ``low`` and ``high`` are over draws and images, ``low_images`` and ``high_images`` over the images of these draws.
+    ``equal`` says whether the two are equal on every resample; the interval is then as wide as that of the least
+    certain draw (:meth:`~unseen.evaluation.bootstrap.Resampled.margin`).
+    """
+    mean = float(np.mean([a.measured[0] - b.measured[0] for a, b in zip(first, second, strict=True)]))
+    drawn = np.concatenate([a.drawn - b.drawn for a, b in zip(first, second, strict=True)], axis=1)
+    low, high = pooled_interval(drawn, -1.0)
+    low_images, high_images = (float(end) for end in np.quantile(drawn.mean(axis=1), [0.025, 0.975]))
+    if high - low < ROUNDING:
+        margin = max(one.margin() for one in (*first, *second))
+        low, high = low_images, high_images = max(mean - margin, -1.0), min(mean + margin, 1.0)
+    ends = {"low": low, "high": high, "low_images": low_images, "high_images": high_images}
+    numbers = {key: None if np.isnan(value) else value for key, value in {"mean": mean, **ends}.items()}
+    return {**numbers, "equal": bool(mean == 0 and float(np.ptp(drawn)) < ROUNDING)}
 
 
 def _means(rows: Sequence[np.ndarray]) -> list[float | None]:

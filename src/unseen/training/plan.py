@@ -18,11 +18,11 @@ from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
 from unseen.backbones.spec import TRUNK, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
-from unseen.data.dataset import Dataset, validation_partition
+from unseen.data.dataset import Dataset, final_partition, validation_partition
 from unseen.data.frozen import AnyStore, FrozenStore
 from unseen.data.images import ImageStore
 from unseen.data.importing import imported_store
-from unseen.errors import UnseenError
+from unseen.errors import DataError, UnseenError
 from unseen.features.extract import ExtractionPlan, chosen_workers, extract
 from unseen.features.reduced import extract_reduced, reduce_store
 from unseen.features.store import RegionStore
@@ -101,6 +101,16 @@ def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Re
         raise UnseenError(f"{kind.name} has a closed-form solution", hint="omit epochs and recipe")
     recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
     return name, settings, recipe
+
+
+def check_held_out(dataset: Dataset, protocol: str, split_seed: int = 0) -> None:
+    """Raise :class:`DataError` if a protocol has no held-out images of seen or unseen classes for its choices."""
+    partition = final_partition(dataset) if protocol == "paper" else validation_partition(dataset, split_seed)
+    hint = "use --protocol honest" if protocol == "paper" else "provide 2 or more images of every class"
+    for kind, images in (("seen", partition.test_seen), ("unseen", partition.test_unseen)):
+        if not len(images):
+            problem = f"the {protocol} protocol needs held-out images of {kind} classes for its choices"
+            raise DataError(problem, where=dataset.name, hint=hint)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ import numpy as np
 
 from unseen.classes.taxonomy import Taxonomy
 from unseen.data.dataset import digest
-from unseen.errors import DataError
 from unseen.evaluation.registry import HEADLINES
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method
@@ -32,6 +31,7 @@ from unseen.training import anchored, closed_form, gradient, refitted
 from unseen.training.decisions import decisions_path, save_decisions
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, choice_of
+from unseen.training.plan import check_held_out
 from unseen.training.seed import Final, SeedValidation
 from unseen.training.stage import Stage
 from unseen.training.support import held_out_vectors, takes_images
@@ -54,7 +54,7 @@ def run_seeds(
         DataError: a protocol has no held-out images of seen or unseen classes for its choices.
     """
     for protocol in protocols:
-        _check_held_out(inputs, protocol)
+        check_held_out(inputs.dataset, protocol, inputs.config.split_seed)
     inputs = _started(inputs, seeds, folder, progress)
     choices: dict[int, Choice | None] = dict.fromkeys(seeds)
     if "honest" in protocols:
@@ -86,7 +86,7 @@ def validate_seeds(
     Raises:
         DataError: there are no held-out images of seen or unseen classes for the choices.
     """
-    _check_held_out(inputs, "honest")
+    check_held_out(inputs.dataset, "honest", inputs.config.split_seed)
     inputs = _started(inputs, seeds, folder, progress)
     count, kind = inputs.config.draw_count, _kind(inputs)
     identity = identity_of(inputs, count)
@@ -151,15 +151,3 @@ def _kind(inputs: RunInputs) -> ModuleType:
     if method.closed_form:
         return closed_form
     return anchored if issubclass(method, AnchoredMethod) else refitted if issubclass(method, RefitMethod) else gradient
-
-
-def _check_held_out(inputs: RunInputs, protocol: str) -> None:
-    stage, hint = {
-        "paper": ("final", "use the honest protocol"),
-        "honest": ("validation", "provide 2 or more images of every class"),
-    }[protocol]
-    chooser = inputs.partition(stage)
-    for kind, images in (("seen", chooser.test_seen), ("unseen", chooser.test_unseen)):
-        if not len(images):
-            problem = f"the {protocol} protocol needs held-out images of {kind} classes for its choices"
-            raise DataError(problem, where=inputs.dataset.name, hint=hint)

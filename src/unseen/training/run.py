@@ -35,7 +35,7 @@ from unseen.training.holdouts import holdout_summary, needs_holdouts, run_holdou
 from unseen.training.inputs import RunInputs
 from unseen.training.manifest import manifest_of, peak_memory_mb
 from unseen.training.outcomes import Result
-from unseen.training.plan import Plan, engine_of
+from unseen.training.plan import Plan, check_held_out, engine_of
 from unseen.training.protocols import run_seeds, validate_seeds
 from unseen.training.race import AUTO, asked_for, race_of, run_race
 from unseen.training.records import OnRecord, Record, first_alone, untold
@@ -123,6 +123,8 @@ def fit(
     config = _as_raced(config, folder)
     with first_before_others():
         plan = Plan.of(config, cache, progress)  # report a wrong setting before what the folder holds
+    for protocol in ("honest",) if validation_only else config.protocols:
+        check_held_out(plan.dataset, protocol, config.split_seed)
     if graph:
         check_graph_device(fabric)
         if plan.recipe is None:
