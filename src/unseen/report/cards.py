@@ -171,7 +171,7 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
         ("network", facts["name"]),
         ("weights", facts["weights"]),
         *([("image size", size)] if (size := size_text(facts["image_size"], facts["zoom"])) else []),
-        ("features", f"{counted(facts['regions'], 'region')} of {wide} channels"),
+        ("features", f"{facts['regions']} regions of {wide} channels"),
         ("training", "frozen" if facts["frozen"] else "fine-tuned with the method"),
     ]
     license = _license(spec.name) if spec.weights == "pretrained" and spec.tower is None else None

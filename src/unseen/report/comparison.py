@@ -162,11 +162,7 @@ def legend(found: dict[str, Any]) -> list[str]:
         f"{counted(data['classes_unseen'], 'unseen class')}, {counted(data['attributes'], 'attribute')}; "
         f"{data['trainval']} training, {data['test_seen']} + {counted(data['test_unseen'], 'test image')}.",
         f"Backbone: {backbone['name']}, weights {backbone['weights']}{pixels(backbone)}"
-        + (
-            f", {counted(backbone['regions'], 'region')} of {backbone['channels']} channels"
-            if "regions" in backbone
-            else ""
-        )
+        + (f", {backbone['regions']} regions of {backbone['channels']} channels" if "regions" in backbone else "")
         + f", {_trained(found)}.",
     ]
     if found["splits"] is not None:

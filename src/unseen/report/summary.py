@@ -348,7 +348,7 @@ def verdict(run: Run) -> list[str]:
         if unseen:
             lines.append(
                 f"There is no test image of the {counted(unseen, 'unseen class', 'unseen classes')}, so "
-                "its accuracy on them is not measured."
+                "the accuracy on them is unknown."
             )
     expected = foreseen(material)
     if expected:
