@@ -14,7 +14,7 @@ from unseen.data.folder import load_folder
 from unseen.errors import DataError
 from unseen.evaluation.metrics import Decisions
 from unseen.report.material import recorded
-from unseen.report.summary import sureness, verdict
+from unseen.report.summary import advice, sureness, verdict
 from unseen.training.holdouts import HoldOut, _over_draws, holdout_dataset, needs_holdouts
 
 
