@@ -12,6 +12,7 @@ import pytest
 from unseen.data.catalogue import load_dataset
 from unseen.errors import UnseenError
 from unseen.recognizer import Recognizer
+from unseen.report.command import train_words
 from unseen.report.tables import race_rows, race_sentence
 from unseen.training import race
 from unseen.training.config import RunConfig
@@ -106,7 +107,7 @@ def confidence_of(answer, name):
 def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    gains = iter([(0.01, 0.02), (0.03, 0.02)])
+    gains = iter([(0.01, 0.02), (0.015, 0.02), (0.03, 0.02)])
     monkeypatch.setattr(race, "TRAINED", "global")
     monkeypatch.setattr(race, "gain", lambda *_: next(gains))
     monkeypatch.setattr(race, "BEHIND", 1.0)
@@ -116,7 +117,9 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     found = made.results["race"]
     assert found["winner"] == made.config.method == "tuned"
     closed = max(("eszsl", "prototypes"), key=lambda n: next(e["H"] for e in found["entries"] if e["method"] == n))
-    assert [(duel["method"], duel["against"]) for duel in found["duels"]] == [("global", closed), ("tuned", closed)]
+    duels = [(duel["method"], duel["against"]) for duel in found["duels"]]
+    assert (duels[0], duels[2]) == (("global", closed), ("tuned", closed))
+    assert duels[1] in [(f"{name}, zoom 2", closed) for name in ("eszsl", "prototypes")]
     told = race_sentence(made.results)
     assert f"the H of global is 1.0 points higher than that of {closed} (standard error 2.0)" in told
     assert f"the H of tuned is 3.0 points higher than that of {closed}" in told
@@ -135,6 +138,34 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     assert again.results["protocols"] == made.results["protocols"]
 
 
+def test_with_a_time_zoomed_images_may_win(config, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    gains = iter([(0.01, 0.02), (0.03, 0.02), (-0.1, 0.02), (-0.1, 0.02)])
+    monkeypatch.setattr(race, "TRAINED", "global")
+    monkeypatch.setattr(race, "gain", lambda *_: next(gains))
+    monkeypatch.setattr(race, "BEHIND", 1.0)
+    monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, True))
+    asked = replace(config, time=1e6)
+    made = run(asked, tmp_path / "run")
+    found = made.results["race"]
+    assert found["winner"] in ("eszsl, zoom 2", "prototypes, zoom 2")
+    assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == [found["winner"]]
+    assert found["duels"][2]["against"] == found["winner"]
+    assert (made.config.method, made.config.backbone.zoom, made.manifest["backbone"]["zoom"]) == ("auto", 2, 2)
+    alone = run(replace(config, backbone=replace(config.backbone, zoom=2), time=0), tmp_path / "alone")
+    mine, theirs = (one.results["protocols"]["honest"]["metrics"] for one in (made, alone))
+    assert mine == theirs
+    assert next(e["H"] for e in found["entries"] if e["method"] == found["winner"]) == pytest.approx(
+        max(e["H"] for e in alone.results["race"]["entries"] if e["method"] in ("eszsl", "prototypes"))
+    )
+    assert "--zoom" not in train_words(made.config)
+    assert train_words(made.config) == train_words(asked)
+    assert Recognizer.load(made.folder, device="cpu").backbone.spec.zoom == 2
+    monkeypatch.setattr(race, "validate_seeds", None)  # the command, repeated, does not race again
+    assert run(asked, tmp_path / "run").results["protocols"] == made.results["protocols"]
+
+
 def test_tuned_takes_no_part_if_training_does_not_help(config, tmp_path, monkeypatch):
     from dataclasses import replace
 
@@ -144,7 +175,7 @@ def test_tuned_takes_no_part_if_training_does_not_help(config, tmp_path, monkeyp
     monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, False))
     made = run(replace(config, time=1e6), tmp_path / "run")
     found = made.results["race"]
-    assert [duel["method"] for duel in found["duels"]] == ["global"]
+    assert [duel["method"].split(", ")[-1] for duel in found["duels"]] == ["global", "zoom 2"]
     assert next(entry for entry in found["entries"] if entry["method"] == "tuned")["untrained"]
     row = next(row for row in race_rows(made.results) if row["method"] == "tuned")
     assert row["H on validation classes"].endswith("without training, which did not help")
@@ -160,7 +191,10 @@ def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatc
     monkeypatch.setattr(race, "TRAINED", "global")
     monkeypatch.setattr("unseen.backbones.backbone.Backbone.skip_frozen", refuse)
     found = run(replace(config, time=1e6), tmp_path / "run").results["race"]
-    assert {entry["method"] for entry in found["entries"]} == {"eszsl", "prototypes", "global"}
+    assert {entry["method"].split(", ")[-1] for entry in found["entries"]} == {
+        *["eszsl", "prototypes", "global"],
+        "zoom 2",
+    }
     assert "tuned is left out of the race: network: cannot" in caplog.text
 
 
@@ -169,8 +203,8 @@ def test_no_time_leaves_the_closed_forms(config, tmp_path):
 
     made = run(replace(config, time=0.001), tmp_path / "run")
     found = made.results["race"]
-    late = [entry for entry in found["entries"] if entry["method"] in (race.TRAINED, race.TUNED)]
-    assert [entry["H"] for entry in late] == [None, None]
+    names = {race.TRAINED, race.TUNED, "closed forms, zoom 2"}
+    assert {entry["method"] for entry in found["entries"] if entry["H"] is None} == names
     assert found["winner"] in ("eszsl", "prototypes")
     with pytest.raises(UnseenError, match="tries nothing else"):
         replace(config, method="eszsl", time=5.0)

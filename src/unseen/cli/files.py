@@ -112,11 +112,17 @@ def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:
         if spec.imported:
             network["backbone_weights"] = None
     both = len(config["protocols"]) == 2
-    rest = {n: v for n, v in config.items() if n not in ("backbone", "settings", "protocols", "seeds", "raced", "time")}
+    rest = {
+        n: v
+        for n, v in config.items()
+        if n not in ("backbone", "settings", "protocols", "seeds", "raced", "zoomed", "time")
+    }
     if config.get("time"):
         rest["time"] = f"{config['time']:g}s"
     if config.get("raced"):  # the method is the winner of `auto`
         rest |= {"method": "auto", "preset": None}
+    if config.get("zoomed"):  # so is the zoom
+        network["zoom"] = 1
     return {
         **rest,
         **network,

@@ -100,8 +100,8 @@ def train(
     time: Annotated[
         str | None,
         typer.Option(
-            help="With --method auto: time limit, such as 90s, 5m or 2h; also tries `tuned`, which trains the "
-            "network's last layers [default: no limit, without `tuned`]."
+            help="With --method auto: time limit, such as 90s, 5m or 2h; also tries --zoom 2 and `tuned`, which trains "
+            "the network's last layers [default: no limit, without both]."
         ),
     ] = None,
     as_json: JsonFlag = False,

@@ -43,6 +43,7 @@ class RunConfig:
             0 for none, ``None`` for :attr:`holdout_count`.
         time: seconds in which a run of ``auto`` should finish; determines what is tried. 0 for no limit.
         raced: whether the method won a race, see :mod:`unseen.training.race`.
+        zoomed: whether the backbone's zoom did.
     """
 
     method: str
@@ -64,6 +65,7 @@ class RunConfig:
     holdouts: int | None = None
     time: float = 0.0
     raced: bool = False
+    zoomed: bool = False
 
     def __post_init__(self) -> None:
         self._check_names()

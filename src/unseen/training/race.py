@@ -3,8 +3,9 @@
 Closed forms race first, in seconds (:mod:`unseen.methods.auto`). A trained method is tried next if time allows, and
 leads if its H is higher by more than one standard error of the mean paired difference, over the draws on which both
 were measured, each at its own common offset. It is given up early if it falls far behind. A run that is given a time
-then also tries the method that trains the last layers of the backbone, against whichever leads; it does not take part
-if training does not help, because it is a closed form then. No test image is used. Ours.
+then also tries, against whichever leads, the closed forms on zoomed images (:mod:`unseen.backbones.zoom`), and the
+method that trains the last layers of the backbone; that one does not take part if training does not help, because it is
+a closed form then. No test image is used. Ours.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from unseen.training.seed import SeedValidation
 
 AUTO, TRAINED, TUNED = "auto", "msdnpp", "tuned"
 """The method whose runs race, the trained method of every race, and that of races with a time."""
+ZOOMED, ZOOM = "zoomed", 2
+"""The entrant of races with a time that sees images twice as large too, and its zoom."""
 _log = logging.getLogger(__name__)
 FILE = "race.json"
 LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
@@ -146,53 +149,58 @@ def run_race(
     Returns:
         The winner's configuration (that of ``auto`` for a closed form), and a record for the report: ``entries``, best
         validation H first (method, H, draws, seconds; no H if time was too short; ``stopped`` after so many draws and
-        ``behind`` by so much if it was given up; ``untrained`` if it stayed its closed form); ``duels`` of trained
-        methods (method, against, ``difference`` of their H and its standard ``error``); ``winner``.
+        ``behind`` by so much if it was given up; ``untrained`` if it stayed its closed form); ``duels`` against the
+        leader (method, against, ``difference`` of their H and its standard ``error``); ``winner``; ``entrant``, its
+        name if it is not a closed form on the images as they are.
     """
     config, began = inputs.config, time.monotonic()
     identity = identity_of(inputs, config.draw_count)
     earlier = race_of(folder)
     if earlier is not None and earlier["identity"] == identity:
-        name = earlier["winner"]
-        return _of(config, name) if name in (TRAINED, TUNED) else config, earlier
+        return _of(config, earlier["entrant"]) if earlier["entrant"] else config, earlier
     closed = validate_seeds(inputs, [seed], folder, progress)[seed]
     entries = [_entry(name, value, None, None) for name, value in closed.metrics["race"].items()]
     best = max(entries, key=lambda entry: entry["H"])
     best |= {"draws": _draws(closed), "seconds": round(time.monotonic() - began)}
-    leader, duels, winner = best, list[dict[str, Any]](), config
-    for name in (TRAINED, TUNED) if _tunes(config, ends) else (TRAINED,):
+    leader, duels, winner, entrant = best, list[dict[str, Any]](), config, ""
+    for name in _entrants(config, ends):
         theirs, began = _of(config, name), time.monotonic()
+        label = f"closed forms, zoom {ZOOM}" if name == ZOOMED else name
         try:
-            found = _tried(inputs, theirs, seed, folder / "race" / name, _draws(closed), progress, prepare, ends)
+            found = _tried(inputs, theirs, seed, folder / "race" / name, best, progress, prepare, ends)
         except UnseenError as reason:
             if name == TRAINED:
                 raise
-            _log.warning("%s is left out of the race: %s", name, reason)
+            _log.warning("%s is left out of the race: %s", label, reason)
             continue
-        entries.append(_entry(name, None, None, None) | found | {"seconds": round(time.monotonic() - began)})
+        entries.append(_entry(label, None, None, None) | found | {"seconds": round(time.monotonic() - began)})
         if entries[-1]["draws"] and "untrained" not in entries[-1]:
             mean, error = gain(entries[-1]["draws"], leader["draws"])
-            duel = {"method": name, "against": leader["method"], "difference": mean}
+            duel = {"method": entries[-1]["method"], "against": leader["method"], "difference": mean}
             duels.append(duel | {"error": None if math.isinf(error) else error})
             if mean > error:
-                leader, winner = entries[-1], theirs
-    if winner is not config:
-        shutil.copytree(folder / "race" / winner.method, folder, dirs_exist_ok=True)
+                leader, winner, entrant = entries[-1], theirs, name
+    if entrant:
+        shutil.copytree(folder / "race" / entrant, folder, dirs_exist_ok=True)
     entries.sort(key=lambda entry: -(entry["H"] or 0))
-    record = {"winner": leader["method"], "duels": duels, "entries": entries, "identity": identity}
+    record = {"winner": leader["method"], "entrant": entrant, "duels": duels, "entries": entries, "identity": identity}
     write_json(folder / "race" / FILE, record, sealed=True)
     return winner, record
 
 
 def _of(config: RunConfig, name: str) -> RunConfig:
-    """Configuration of a trained method of the race."""
+    """Configuration of an entrant beside the closed forms."""
+    if name == ZOOMED:
+        return replace(config, backbone=replace(config.backbone, zoom=ZOOM), zoomed=True)
     return replace(config, method=name, preset=None, raced=True)
 
 
-def _tunes(config: RunConfig, ends: float) -> bool:
-    """Whether there is a time, and a network to train."""
-    backbone = config.backbone
-    return not math.isinf(ends) and not config.reduce and not backbone.imported and backbone.tower is None
+def _entrants(config: RunConfig, ends: float) -> list[str]:
+    """Who races against the closed forms; with a time also what takes more of it and a network."""
+    backbone, names = config.backbone, [TRAINED]
+    if math.isinf(ends) or backbone.imported or backbone.zoom > 1:
+        return names
+    return [*names, ZOOMED, *([] if config.reduce or backbone.tower is not None else [TUNED])]
 
 
 def _tried(
@@ -200,12 +208,12 @@ def _tried(
     theirs: RunConfig,
     seed: int,
     place: Path,
-    closed: Sequence[float],
+    closed: dict[str, Any],
     progress: Progress,
     prepare: Callable[[RunConfig, Progress], RunInputs],
     ends: float,
 ) -> dict[str, Any]:
-    """Validate a trained method: the part of its entry that is known then."""
+    """Validate an entrant: the part of its entry that is known then; ``closed`` is the entry of the closed forms."""
     kind, draws = find_method(theirs.method), theirs.draw_count
     preset, settings, recipe = resolve_settings(theirs, inputs.dataset.name)
     held = theirs.holdout_count if needs_holdouts(inputs.dataset) else 0
@@ -214,12 +222,18 @@ def _tried(
         return progress if math.isinf(ends) else Clock(progress, ends, tasks)
 
     try:
+        if theirs.zoomed:
+            left = closed["seconds"] * (1 + held)  # for what follows the extraction
+            own = prepare(theirs, Clock(progress, ends - left, 1))
+            zoomed = validate_seeds(own, [seed], place, progress)[seed]
+            name = zoomed.pick["method"]
+            return {"method": f"{name}, zoom {ZOOM}", "H": zoomed.metrics["best_H"], "draws": _draws(zoomed)}
         if kind.end_to_end:
             assert isinstance(recipe, EndToEndRecipe)
             own, finals = prepare(theirs, timed(1 + recipe.views)), 1 + TRAINED_FOLDS
         else:
             own, finals = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=recipe), 1
-        watch = Watch(own, closed)
+        watch = Watch(own, closed["draws"])
         # a method that may stay its closed form cannot fall behind
         after = None if issubclass(kind, RefitMethod) or theirs.select != "H" else watch
         trained = validate_seeds(own, [seed], place, timed((draws + finals) * (1 + held)), after)[seed]
@@ -239,6 +253,8 @@ def race_of(folder: Path) -> dict[str, Any] | None:
 
 def asked_for(config: RunConfig) -> RunConfig:
     """Configuration that a race started with, from that of its winner."""
+    if config.zoomed:
+        return replace(config, backbone=replace(config.backbone, zoom=1), zoomed=False)
     return replace(config, method=AUTO, preset=None, raced=False) if config.raced else config
 
 

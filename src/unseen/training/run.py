@@ -142,18 +142,18 @@ def fit(
         inputs = RunInputs.of_plan(plan, store, fabric, folder, graph=graph, **more)
         manifest = _write_inputs(inputs, folder)
         on_record(Record("run", about=plan.config.to_json()))
-        if config.method == AUTO and "honest" in plan.config.protocols and not validation_only:
+        if config.method == AUTO and not config.zoomed and "honest" in plan.config.protocols and not validation_only:
 
             def prepare(theirs: RunConfig, told: Progress) -> RunInputs:
                 plan = Plan.of(theirs, cache, told, inputs.dataset)
-                if find_method(theirs.method).end_to_end:
+                if theirs.zoomed or find_method(theirs.method).end_to_end:
                     store = plan.extract(cache, str(fabric.device), workers, told, budget_bytes, None, engine)
                 else:
                     store = inputs.store
                 return RunInputs.of_plan(plan, store, fabric, folder, **more)
 
             winner, _ = run_race(inputs, config.seeds[0], folder, progress, prepare, began + (config.time or math.inf))
-            inputs = prepare(winner, progress) if winner.raced else inputs
+            inputs = inputs if winner == inputs.config else prepare(winner, progress)
             manifest = _write_inputs(inputs, folder)
         if validation_only:
             _validate(inputs, folder, progress)
@@ -204,7 +204,7 @@ def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
     if config.method != AUTO or not where.is_file():
         return config
     existing = RunConfig.from_json(read_json(where, RunError, "restore it, or choose another --output"), where)
-    if not existing.raced or set(asked_for(existing).difference(config)) - {"seeds", "protocols"}:
+    if not (existing.raced or existing.zoomed) or set(asked_for(existing).difference(config)) - {"seeds", "protocols"}:
         return config
     return replace(existing, seeds=config.seeds, protocols=config.protocols)
 
