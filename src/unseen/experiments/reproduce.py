@@ -15,7 +15,6 @@ from unseen.evaluation.metrics import CORE
 from unseen.experiments.files import Experiment, Reported
 from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
-from unseen.ground.words import counted
 from unseen.training.folder import Run
 from unseen.training.run import fit
 
@@ -127,9 +126,7 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
                 text += f" ± {100 * entry['std']:.1f}"
             cells[metric] = text
         size = size_text(backbone["image_size"], backbone["zoom"])
-        cells["features"] = (
-            f"{backbone['name']}, {backbone['weights']}, {size}, {counted(backbone['regions'], 'region')}"
-        )
+        cells["features"] = f"{backbone['name']}, {backbone['weights']}, {size}, {backbone['regions']} regions"
         cells["source"] = "this run"
         rows.append(cells)
     return rows
