@@ -66,7 +66,7 @@ def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide
         "train", *arguments, "--method", "msdn", "--seeds", "2", "--protocol", "both", "--device", "cpu", width=80
     )
     assert status == 0
-    for words in ("tiny", "test_resnet 64px random, frozen", "seeds: 0, 1", "honest", "paper", "AUSUC", "Guessing"):
+    for words in ("tiny", "test_resnet, 64 px, random, frozen", "seeds: 0, 1", "honest", "paper", "AUSUC", "Guessing"):
         assert words in " ".join(out.split())
     assert "Unseen classes, among " in out
     assert max(len(line) for line in out.splitlines() if str(trained) not in line) <= 80  # also the verdict

@@ -101,7 +101,7 @@ def test_every_figure_has_its_numbers_beside_it(runs, drawn):
         assert paths[1].read_text().startswith("<?xml")
         caption = json.loads(paths[3].read_text())["caption"]
         assert caption == drawn.captions[name]
-        for words in ("msdn on tiny", "test_resnet 64px random", "honest protocol", "seed 0"):
+        for words in ("msdn on tiny", "test_resnet, 64 px, random, frozen", "honest protocol", "seed 0"):
             assert words in caption
         assert len(pd.read_csv(paths[2])) > (3 if name == "training" else 10)
 

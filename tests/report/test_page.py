@@ -447,7 +447,7 @@ def test_rows_say_data_backbone_protocol_seeds(closed):
     (row,) = result_rows([closed])
     assert row["protocol"] == "honest"
     assert row["seeds"] == "none"
-    assert "test_resnet 64px random, frozen" in row["backbone"]
+    assert "test_resnet, 64 px, random, frozen" in row["backbone"]
     assert row["data"].startswith("tiny (")
 
 
