@@ -16,6 +16,7 @@ from unseen.backbones.backbone import Backbone
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.answers import answers_of
 from unseen.explain.attention import Parts, attention_sheet
+from unseen.explain.courses import mean_epochs
 from unseen.explain.gallery import run_figures
 
 
@@ -175,6 +176,20 @@ def test_training_by_epoch_is_what_was_recorded(runs, drawn):
     for stage in ("validation", "final"):
         lines = (runs["msdn"].folder / f"seed-0/{stage}/metrics.jsonl").read_text().splitlines()
         assert found[found["stage"] == stage]["loss"].tolist() == [json.loads(x)["loss"]["total"] for x in lines]
+
+
+def test_epochs_of_the_validation_stage_are_means_over_its_draws(tmp_path):
+    """The epoch is chosen on their mean; an epoch that only some draws have is left out."""
+    for stage, losses in {"validation": (3, 2), "validation-2": (1, 0, 9), "final": (5,)}.items():
+        (tmp_path / stage).mkdir()
+        lines = [{"epoch": n + 1, "loss": {"total": v}, "metrics": {"T1": v / 10}} for n, v in enumerate(losses)]
+        (tmp_path / stage / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    found = mean_epochs(tmp_path, "validation")
+    assert [(r["epoch"], r["draws"], r["loss"], r["T1"], r["H"]) for r in found] == [
+        (1, 2, 2.0, pytest.approx(0.2), None),
+        (2, 2, 1.0, pytest.approx(0.1), None),
+    ]
+    assert [r["loss"] for r in mean_epochs(tmp_path, "final")] == [5]
 
 
 def test_a_run_without_test_images_draws_what_it_has(tiny_guide, tiny_backbone, cache, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from unseen.data.catalogue import load_dataset
 from unseen.errors import UnseenError
+from unseen.ground.progress import silent
 from unseen.recognizer import Recognizer
 from unseen.report.command import train_words
 from unseen.report.tables import race_rows, race_sentence
@@ -77,8 +78,8 @@ def config(tiny_guide, tiny_backbone):
     return RunConfig(method="auto", dataset=str(tiny_guide), backbone=tiny_backbone, holdouts=0, draws=2)
 
 
-def run(config, folder):
-    return fit(config, folder, cache=folder.parent / "cache", device="cpu")
+def run(config, folder, progress=silent):
+    return fit(config, folder, cache=folder.parent / "cache", device="cpu", progress=progress)
 
 
 @pytest.mark.parametrize("wins", [True, False])
@@ -213,7 +214,9 @@ def test_no_time_leaves_the_closed_forms(config, tmp_path):
 def test_given_up_early_says_so_and_trains_no_further(config, tmp_path, monkeypatch):
     monkeypatch.setattr(race, "TRAINED", "global")
     monkeypatch.setattr(race, "BEHIND", -1.0)
-    made = run(config, tmp_path / "run")
+    tasks = set()
+    made = run(config, tmp_path / "run", lambda task, *_: tasks.add(task))
+    assert {"closed forms, seed 0: validation", "global, seed 0: validation"} <= tasks
     found = made.results["race"]
     gone = next(entry for entry in found["entries"] if entry["method"] == "global")
     assert (gone["stopped"], gone["of"]) == (1, 2)

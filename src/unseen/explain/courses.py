@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from unseen.errors import DataError
+from unseen.evaluation.registry import HEADLINES
 from unseen.explain.sheet import AGAINST, FOR, MUTED, Sheet, new_figure, style
 from unseen.training.folder import Run
 
@@ -24,6 +25,34 @@ def epochs(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def mean_epochs(folder: Path, stage: str) -> list[dict[str, Any]]:
+    """Loss, T1 and H of each epoch of a stage; those of the validation stage are means over its draws, which choose.
+
+    Args:
+        folder: folder of a run's seed.
+        stage: key of :data:`STAGES`.
+
+    Returns:
+        For each epoch that all draws have: ``epoch``, ``draws``, and ``loss``, ``T1`` and ``H`` (at its best offset),
+        which are ``None`` if unknown.
+    """
+    draws = [epochs(path) for path in sorted(folder.glob(f"{stage}*/metrics.jsonl"))]
+    found = []
+    for records in zip(*draws, strict=False):
+        entry: dict[str, Any] = {"epoch": records[0]["epoch"], "draws": len(records)}
+        for name, group, key in (("loss", "loss", "total"), ("T1", "metrics", "T1"), ("H", "metrics", "best_H")):
+            values = [record[group].get(key) for record in records]
+            entry[name] = None if None in values else sum(values) / len(values)
+        found.append(entry)
+    return found
+
+
+def chosen_epoch(chosen: Mapping[str, Any]) -> int | None:
+    """Epoch of the model of H, from what a protocol chose."""
+    epoch: int | None = chosen.get(HEADLINES[-1], chosen).get("epoch")
+    return epoch
+
+
 def training_sheet(run: Run, seed: int, origin: str) -> Sheet:
     """Loss and accuracy by epoch of one seed; raises :class:`DataError` for a method without epochs.
 
@@ -33,20 +62,11 @@ def training_sheet(run: Run, seed: int, origin: str) -> Sheet:
         origin: description of the run for the caption.
     """
     folder = run.folder / f"seed-{seed}"
-    rows = [
-        {
-            "stage": stage,
-            "epoch": record["epoch"],
-            "loss": record["loss"].get("total"),
-            "T1": record["metrics"].get("T1"),
-            "H": record["metrics"].get("best_H"),
-        }
-        for stage in STAGES
-        for record in epochs(folder / stage / "metrics.jsonl")
-    ]
+    rows = [{"stage": stage, **record} for stage in STAGES for record in mean_epochs(folder, stage)]
     if not rows:
         raise DataError("the method is solved without epochs", where=run.folder, hint="omit this figure")
     numbers = pd.DataFrame(rows)
+    chosen = run.results["protocols"][run.protocol]["seeds"][str(seed)]["chosen"]
     with style():
         figure = new_figure(9, 3.4)
         loss, accuracy = figure.subplots(1, 2)
@@ -58,11 +78,15 @@ def training_sheet(run: Run, seed: int, origin: str) -> Sheet:
                     accuracy.plot(mine["epoch"], 100 * mine[metric], line, color=color, label=f"{metric}, {name}")
         loss.set(xlabel="epoch", ylabel="training loss")
         accuracy.set(xlabel="epoch", ylabel="accuracy in percent")
+        epoch = chosen_epoch(chosen)
+        if epoch and accuracy.lines:
+            accuracy.axvline(epoch, color=AGAINST, linestyle=":", label=f"chosen: epoch {epoch}")
         for axis in (loss, accuracy):
             if axis.lines:
                 axis.legend(frameon=False, fontsize=8)
-    caption = f"Training loss and accuracy by epoch; H at its best calibration offset. {origin}."
-    chosen = run.results["protocols"][run.protocol]["seeds"][str(seed)]["chosen"]
+    draws = max((row["draws"] for row in rows if row["stage"] == "validation"), default=1)
+    means = f"; the validation stage is the mean of {draws} draws" if draws > 1 else ""
+    caption = f"Training loss and accuracy by epoch; H at its best calibration offset{means}. {origin}."
     return Sheet("training", caption, figure, numbers, {"chosen": chosen})
 
 
@@ -87,8 +111,17 @@ def holdouts_sheet(run: Run, origin: str) -> Sheet:
         axis = figure.subplots()
         for place, metric in enumerate(shown):
             entry, chance = found["metrics"][metric], found["chance"][metric]
-            axis.plot([100 * entry["low"], 100 * entry["high"]], [place, place], color=FOR, linewidth=6, alpha=0.3)
-            axis.plot(100 * numbers[metric].astype(float), [place] * len(numbers), "o", mfc="white", mec="black")
+            axis.plot(
+                [100 * entry["low"], 100 * entry["high"]],
+                [place, place],
+                color=FOR,
+                linewidth=6,
+                alpha=0.3,
+                solid_capstyle="butt",
+            )
+            axis.plot(
+                100 * numbers[metric].astype(float), [place] * len(numbers), "o", mfc="white", mec="black", zorder=4
+            )
             axis.plot(100 * entry["mean"], place, "|", color=FOR, markersize=18, markeredgewidth=2.5)
             axis.plot([100 * chance] * 2, [place - 0.35, place + 0.35], ":", color=AGAINST)
         axis.set_yticks(range(len(shown)), shown)
@@ -97,7 +130,7 @@ def holdouts_sheet(run: Run, origin: str) -> Sheet:
         axis.set_xlabel("accuracy in percent")
     aside = found["classes_set_aside"]
     caption = (
-        f"Accuracy with {aside} seen classes set aside as if unseen: a circle per draw of classes, a bar for the 95% "
-        f"interval of their mean, a dotted line for guessing. {origin}."
+        f"Accuracy with {aside} seen classes set aside as if unseen: a circle per draw of classes, a line at their "
+        f"mean, a bar for its 95% interval, a dotted line for guessing. {origin}."
     )
     return Sheet("holdouts", caption, figure, numbers, {"metrics": {m: found["metrics"][m] for m in METRICS}})

@@ -101,7 +101,7 @@ def run_figures(
             keep(task())
         except DataError as error:  # too few images for one kind, say
             if not (by_default and kind in own):
-                made.notes.append(f"{kind}: {error}")
+                made.notes.append(f"{kind}: {error.problem}")
         progress("figures over all test images", done + 1, len(tasks))
     if {"attention", "attributes"} & set(kinds):
         chosen = list(images) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]

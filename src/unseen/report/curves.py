@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from unseen.evaluation.metrics import SeenUnseenCurve
-from unseen.evaluation.registry import HEADLINES
-from unseen.explain.courses import epochs
+from unseen.explain.courses import chosen_epoch, mean_epochs
 from unseen.report.charts import Axis, Chart, Dot, Line, Mark
 from unseen.report.material import Material
 from unseen.report.tables import percent
@@ -106,14 +105,14 @@ def _rows(columns: Mapping[str, Any], names: tuple[str, ...]) -> list[tuple[floa
 def training_charts(material: Material) -> list[Chart]:
     """Loss and validation metrics by epoch, of the first seed; empty for closed forms."""
     folder = material.run.folder / f"seed-{material.seed}"
-    stages = {stage: epochs(folder / stage / "metrics.jsonl") for stage in ("validation", "final")}
+    stages = {stage: mean_epochs(folder, stage) for stage in ("validation", "final")}
     charts = []
     losses = [
-        Line([r["epoch"] for r in records], [r["loss"]["total"] for r in records], name, look)
+        Line([r["epoch"] for r in records], [r["loss"] for r in records], name, look)
         for (stage, records), name, look in zip(
             stages.items(), ("validation stage", "final training"), ("second", "main"), strict=True
         )
-        if records and "total" in records[0]["loss"]
+        if records and records[0]["loss"] is not None
     ]
     if losses:
         last = max(line.x[-1] for line in losses)
@@ -122,23 +121,26 @@ def training_charts(material: Material) -> list[Chart]:
         says = f"Training loss by epoch: from {losses[-1].y[0]:.3g} to {losses[-1].y[-1]:.3g} in the last training."
         axes = Axis("epoch", min(1, last - 1), last, False), Axis("training loss", low, high or 1.0, False)
         charts.append(Chart("loss", "Training loss", says, *axes, losses))
-    records = [r for r in stages["validation"] if r["metrics"]] or [r for r in stages["final"] if r["metrics"]]
-    named = (("best_H", "H at its best offset", "main"), ("T1", "T1", "second"))
+    named = (("H", "H at its best offset", "main"), ("T1", "T1", "second"))
+    tested = [[r for r in stages[stage] if any(r[key] is not None for key, *_ in named)] for stage in stages]
+    records = tested[0] or tested[1]
     lines = [
-        Line([r["epoch"] for r in records], [r["metrics"][key] for r in records], name, look)
+        Line([r["epoch"] for r in records], [r[key] for r in records], name, look)
         for key, name, look in named
-        if records and all(r["metrics"].get(key) is not None for r in records)
+        if records and all(r[key] is not None for r in records)
     ]
     if lines:
         chosen = material.found["seeds"][material.seed]["chosen"]
-        epoch = chosen.get(HEADLINES[-1], chosen).get("epoch")
+        epoch = chosen_epoch(chosen)
         marks = [
             Mark(epoch, line.y[list(line.x).index(epoch)], f"chosen: epoch {epoch}")
             for line in lines[:1]
             if epoch in line.x
         ]
         what = "validation classes" if stages["validation"] else "test images"
-        says = f"Accuracy on {what} by epoch; epoch {epoch} was chosen."
+        draws = records[0]["draws"]
+        means = f", mean of {draws} draws" if draws > 1 else ""
+        says = f"Accuracy on {what} by epoch{means}; epoch {epoch} was chosen."
         last = lines[0].x[-1]
         axes = Axis("epoch", min(1, last - 1), last, False), Axis(f"on {what}", 0, 1, True)
         charts.append(Chart("validation", f"Accuracy on {what}", says, *axes, list(reversed(lines)), marks=marks))

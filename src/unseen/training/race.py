@@ -158,7 +158,7 @@ def run_race(
     earlier = race_of(folder)
     if earlier is not None and earlier["identity"] == identity:
         return _of(config, earlier["entrant"]) if earlier["entrant"] else config, earlier
-    closed = validate_seeds(inputs, [seed], folder, progress)[seed]
+    closed = validate_seeds(inputs, [seed], folder, _of_method("closed forms", progress))[seed]
     entries = [_entry(name, value, None, None) for name, value in closed.metrics["race"].items()]
     best = max(entries, key=lambda entry: entry["H"])
     best |= {"draws": _draws(closed), "seconds": round(time.monotonic() - began)}
@@ -167,7 +167,8 @@ def run_race(
         theirs, began = _of(config, name), time.monotonic()
         label = f"closed forms, zoom {ZOOM}" if name == ZOOMED else name
         try:
-            found = _tried(inputs, theirs, seed, folder / "race" / name, best, progress, prepare, ends)
+            told, place = _of_method(label, progress), folder / "race" / name
+            found = _tried(inputs, theirs, seed, place, best, told, prepare, ends)
         except UnseenError as reason:
             if name == TRAINED:
                 raise
@@ -186,6 +187,15 @@ def run_race(
     record = {"winner": leader["method"], "entrant": entrant, "duels": duels, "entries": entries, "identity": identity}
     write_json(folder / "race" / FILE, record, sealed=True)
     return winner, record
+
+
+def _of_method(name: str, progress: Progress) -> Progress:
+    """The progress of one method: its tasks have the same names as those of the others."""
+
+    def tell(task: str, done: int, total: int, note: str = "") -> None:
+        progress(f"{name}, {task}", done, total, note)
+
+    return tell
 
 
 def _of(config: RunConfig, name: str) -> RunConfig:
