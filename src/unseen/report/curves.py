@@ -135,7 +135,7 @@ def training_charts(material: Material) -> list[Chart]:
         marks = [
             Mark(epoch, line.y[list(line.x).index(epoch)], f"chosen: epoch {epoch}")
             for line in lines[:1]
-            if epoch in line.x
+            if epoch is not None and epoch in line.x
         ]
         what = "validation classes" if stages["validation"] else "test images"
         draws = records[0]["draws"]
