@@ -13,9 +13,10 @@ from PIL import Image
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import TOLERANCE
-from unseen.backbones.spec import BackboneSpec, size_text
+from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.zoom import assembled, reduced, tiles, together
 from unseen.errors import UnseenError
+from unseen.ground.words import size_text
 
 RESNET = BackboneSpec("test_resnet", image_size=64, weights="random")
 VIT = BackboneSpec("test_vit", image_size=96, weights="random")

@@ -59,6 +59,6 @@ def test_a_contact_sheet_is_one_file(unseen, saved, images, tmp_path):
     status, _, err = unseen("predict", saved, images, "--html", page)
     assert (status, "already exists" in err) == (2, True)
     status, _, err = unseen("predict", saved, images, "--html", tmp_path / "x.csv")
-    assert (status, "not the name of a page" in err) == (2, True)
+    assert (status, "not an .html file" in err) == (2, True)
     status, _, err = unseen("predict", saved, images, "--html", tmp_path / "x.html", "-o", tmp_path / "x.csv")
     assert (status, "two outputs" in err) == (2, True)

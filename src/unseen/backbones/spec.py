@@ -233,8 +233,3 @@ def joined_maps(stage: str | int) -> tuple[str | int, ...]:
     if not isinstance(stage, str) or JOIN not in stage:
         return (stage,)
     return tuple(int(name) if name.removeprefix("-").isdecimal() else name for name in stage.split(JOIN))
-
-
-def size_text(size: int | None, zoom: int) -> str:
-    """Side of a network's input, and the zoom if there is one: "224 px, zoom 2"; empty for imported features."""
-    return "" if size is None else f"{size} px" + (f", zoom {zoom}" if zoom > 1 else "")

@@ -190,7 +190,7 @@ def _tracker(names: list[str], folder: Path) -> Tracker:
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
     """Print the plan of the run, and notes on the data, before it starts."""
-    from unseen.backbones.spec import size_text
+    from unseen.ground.words import size_text
     from unseen.methods import find_method
     from unseen.training.folder import Run
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unseen.backbones.spec import BackboneSpec, size_text
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import CORE
 from unseen.experiments.files import Experiment, Reported
 from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
+from unseen.ground.words import size_text
 from unseen.training.folder import Run
 from unseen.training.run import fit
 

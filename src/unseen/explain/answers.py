@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unseen.backbones.spec import size_text
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError
 from unseen.ground.progress import Progress, silent
+from unseen.ground.words import size_text
 from unseen.methods.pooled import pool
 from unseen.model.assembled import EndToEnd
 from unseen.recognizer import Recognizer

@@ -1,4 +1,4 @@
-"""Numbers with their nouns in messages: ``1 image``, ``2 images``."""
+"""Numbers in messages: with their nouns (``1 image``, ``2 images``), and sizes of images."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ def counted(number: int | str, noun: str, plural: str | None = None) -> str:
     """A number with its noun, which gets an "s", or "es" after a hiss; pass any other ``plural``."""
     number = int(number)
     return f"{number:,} {noun if number == 1 else plural or noun + ('es' if noun.endswith(ENDINGS) else 's')}"
+
+
+def size_text(size: int | None, zoom: int) -> str:
+    """Side of a network's input, and the zoom if there is one: "224 px, zoom 2"; empty for imported features."""
+    return "" if size is None else f"{size} px" + (f", zoom {zoom}" if zoom > 1 else "")

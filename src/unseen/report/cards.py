@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from unseen.backbones.spec import size_text
 from unseen.classes.naming import label
 from unseen.data.catalogue import FIELDGUIDE
 from unseen.explain.sheet import class_label
-from unseen.ground.words import counted
+from unseen.ground.words import counted, size_text
 from unseen.methods import find_method
 from unseen.methods.base import Card
 from unseen.report.command import train_command

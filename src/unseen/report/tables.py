@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unseen.backbones.spec import size_text
 from unseen.evaluation.coarser import answers_in_words
 from unseen.evaluation.registry import chosen_metrics, every_metric
-from unseen.ground.words import counted
+from unseen.ground.words import counted, size_text
 
 if TYPE_CHECKING:
     from unseen.training.folder import Run  # it takes seconds, and not every table is about runs

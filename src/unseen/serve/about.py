@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from unseen.backbones.spec import size_text
 from unseen.classes.naming import label
 from unseen.evaluation.registry import every_metric, sentence
 from unseen.ground.files import read_json
-from unseen.ground.words import counted
+from unseen.ground.words import counted, size_text
 from unseen.recognizer import Recognizer
 from unseen.serve.schema import AttributeEntry, Metric
 from unseen.serve.settings import Settings
