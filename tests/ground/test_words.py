@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 
-from unseen.ground.words import counted
+from unseen.ground.words import counted, pasted
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,9 @@ from unseen.ground.words import counted
 )
 def test_a_number_with_its_noun(number, noun, plural, text):
     assert counted(number, noun, plural) == text
+
+
+def test_a_path_to_paste_is_one_argument():
+    for path in ("birds", "Fotos & Daten", "it's", "Vögel (neu)/Läufe"):
+        assert shlex.split(f"unseen train {pasted(Path(path))} --seeds 1") == ["unseen", "train", path, "--seeds", "1"]
+    assert pasted("runs/auto-birds") == "runs/auto-birds"

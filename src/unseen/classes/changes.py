@@ -29,6 +29,7 @@ from unseen.classes.table import ClassTable
 from unseen.classes.taxonomy import looks_like_rank, rank_of
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest, read_json
+from unseen.ground.words import pasted
 
 TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.csv"
 IMAGES = "class-images.safetensors"
@@ -70,7 +71,9 @@ def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
         if name in digests and file_digest(path) != digests[name]:
             problem = "damaged or edited: the checksum does not match"
             raise RunError(
-                problem, where=path, hint=f"restore the file; use `unseen classes edit {folder}` to change classes"
+                problem,
+                where=path,
+                hint=f"restore the file; use `unseen classes edit {pasted(folder)}` to change classes",
             )
 
 
@@ -101,7 +104,7 @@ def table_in_use(folder: Path) -> ClassTable:
         raise RunError(
             f"its attributes differ from those of {TRAINED}",
             where=folder / IN_USE,
-            hint=f"run `unseen classes reset {folder}`",
+            hint=f"run `unseen classes reset {pasted(folder)}`",
         )
     return ClassTable.from_csv(folder / IN_USE, folder / ATTRIBUTES)
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from unseen.cli.common import CacheOption, JsonFlag, app, out, plain_text, print_json, with_bars
-from unseen.ground.words import counted
+from unseen.ground.words import counted, pasted
 
 if TYPE_CHECKING:
     from unseen.data.checks.findings import CheckResult, Finding
@@ -44,7 +44,7 @@ def init(
     for path in written:
         out.print(f"wrote {path}{'/' if path.is_dir() else ''}", highlight=False, soft_wrap=True, markup=False)
     step = "Inspect it, then run" if example else f"Fill in {written[0].name}, put images in images/, then run"
-    out.print(f"{step}: unseen check {folder}", highlight=False, soft_wrap=True, markup=False)
+    out.print(f"{step}: unseen check {pasted(folder)}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def check(
     if result.ready:
         doubts = len(result.of("warning"))
         more = f" ({doubts} {'warning' if doubts == 1 else 'warnings'} above)" if doubts else ""
-        _say(f"[green]ready to train:[/] unseen train {plain_text(str(folder))}{more}")
+        _say(f"[green]ready to train:[/] unseen train {plain_text(pasted(folder))}{more}")
     else:
         _say(f"[bold red]{count} {'problem' if count == 1 else 'problems'} to fix first[/]")
     raise typer.Exit(0 if result.ready else 2)

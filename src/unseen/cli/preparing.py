@@ -10,7 +10,7 @@ import typer
 
 from unseen.cli import completing
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
-from unseen.ground.words import counted
+from unseen.ground.words import counted, pasted
 
 if TYPE_CHECKING:
     from unseen.data.layouts.importing import Imported
@@ -194,9 +194,9 @@ def _say_imported(found: Imported, dataset: Path) -> None:
     for path in found.written:
         say(f"wrote {path}{'/' if path.is_dir() else ''}")
     if found.layout.table is None and find_table(dataset, "classes") is None:
-        say(f"next: create a class table with `unseen init {dataset}`, or import one")
+        say(f"next: create a class table with `unseen init {pasted(dataset)}`, or import one")
     else:
-        say(f"next: unseen check {dataset}")
+        say(f"next: unseen check {pasted(dataset)}")
 
 
 def _features(features: Path, dataset: Path, name: str | None, made_with: str, dtype: str, word_vectors: bool) -> None:
@@ -221,7 +221,11 @@ def _features(features: Path, dataset: Path, name: str | None, made_with: str, d
     said = f"{counted(len(store), 'image')}, {height}x{width} regions of {store.channels()} channels"
     said += f", {store.nbytes / 1e9:.2f} GB"
     out.print(plain_text(f"{said} in {store.folder}"), highlight=False, soft_wrap=True)
-    out.print(plain_text(f"next: unseen train {dataset} --backbone features:{called}"), highlight=False, soft_wrap=True)
+    out.print(
+        plain_text(f"next: unseen train {pasted(dataset)} --backbone features:{called}"),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show(outcome: Outcome, root: Path) -> None:
@@ -264,7 +268,7 @@ def _show(outcome: Outcome, root: Path) -> None:
         say(f"fingerprint: {outcome.dataset.fingerprint}")
         pooled = outcome.output is not None and (outcome.output / "features" / "res101").is_dir()
         features = " --backbone features:res101" if pooled and not benchmark.images else ""
-        say(f"next:        unseen train {outcome.output}{features}")
+        say(f"next:        unseen train {pasted(str(outcome.output))}{features}")
     elif outcome.lacking:
         say(f"not ready: {counted(len(outcome.lacking), 'required file')} missing or damaged", "bold")
     elif outcome.problems:

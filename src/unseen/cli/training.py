@@ -29,7 +29,7 @@ from unseen.cli.common import (
 from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
 from unseen.errors import UnseenError
-from unseen.ground.words import counted
+from unseen.ground.words import counted, pasted
 
 if TYPE_CHECKING:
     from unseen.data.dataset import Dataset
@@ -170,7 +170,7 @@ def train(
         out.print(f"report:  {page}", highlight=False, soft_wrap=True)
     out.print(f"run:     {run.folder}", highlight=False, soft_wrap=True)
     if not config.backbone.imported:
-        out.print(f"predict: unseen predict {run.folder} IMAGES", highlight=False, soft_wrap=True)
+        out.print(f"predict: unseen predict {pasted(run.folder)} IMAGES", highlight=False, soft_wrap=True)
 
 
 def _seconds(text: str) -> float:
@@ -340,4 +340,4 @@ def demo(
     print_table(result_rows(runs))
     print_legend(runs[-1])
     out.print(f"\nOpen the report:  {page.resolve()}", highlight=False, soft_wrap=True)
-    out.print(f"Predict an image: unseen predict {runs[-1].folder} IMAGE", highlight=False, soft_wrap=True)
+    out.print(f"Predict an image: unseen predict {pasted(runs[-1].folder)} IMAGE", highlight=False, soft_wrap=True)

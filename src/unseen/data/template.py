@@ -14,6 +14,7 @@ from unseen.data.checks.tables import EXAMPLE
 from unseen.data.folder_images import find_files
 from unseen.errors import DataError, UnseenError
 from unseen.ground.files import write_text, write_with
+from unseen.ground.words import pasted
 
 if TYPE_CHECKING:
     from unseen.data.dataset import Dataset
@@ -81,7 +82,7 @@ def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
         for name, *_ in rows:
             (folder / "images" / name).mkdir(parents=True, exist_ok=True)
         written.append(folder / "images")
-    write_text(written[1], HELP.format(table=table.name, folder=folder))
+    write_text(written[1], HELP.format(table=table.name, folder=pasted(folder)))
     try:
         _write_table(table, HEADER, rows, folder)
     except UnseenError:
@@ -126,7 +127,7 @@ def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Pa
         readme,
         "Birds drawn by the program, as you would bring your own: images in images/, a table of what is known.\n"
         "The species in new-images/ have no images to train on, only rows in the table.\n\n"
-        f"unseen check {folder}\nunseen train {folder} --backbone fieldguide\n\n"
+        f"unseen check {pasted(folder)}\nunseen train {pasted(folder)} --backbone fieldguide\n\n"
         "The backbone is a small network for these drawings; leave it out for photographs.\n",
     )
     return [table, readme, folder / "images", folder / "new-images"]
@@ -146,7 +147,7 @@ def _free(folder: Path, format: str) -> Path:
     if format not in FORMATS:
         raise DataError(f'unknown format "{format}"', hint=f"use one of {', '.join(FORMATS)}")
     taken = [f"{stem}{suffix}" for stem in ("classes", "attributes") for suffix in SUFFIXES]
-    readme = HELP.format(table=f"classes.{format}", folder=folder)  # left by a call that was killed
+    readme = HELP.format(table=f"classes.{format}", folder=pasted(folder))  # left by a call that was killed
     if (folder / "README.txt").is_file() and (folder / "README.txt").read_bytes() != readme.encode():
         taken.append("README.txt")
     for name in taken:
@@ -191,7 +192,7 @@ def _write_table(
                 cell.value, cell.number_format = int(cell.value[:-1]) / 100, "0%"
     book["classes"].column_dimensions["A"].width = 28
     sheet = book.create_sheet("help")
-    for line in HELP.format(table=path.name, folder=folder).splitlines():
+    for line in HELP.format(table=path.name, folder=pasted(folder)).splitlines():
         sheet.append([line])
     for name, note in (*header.items(), *ATTRIBUTES.items()):
         if note:

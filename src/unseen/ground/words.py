@@ -1,6 +1,10 @@
-"""Numbers in messages: with their nouns (``1 image``, ``2 images``), and sizes of images."""
+"""Numbers in messages: with their nouns (``1 image``, ``2 images``), sizes of images, and paths in commands."""
 
 from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
 
 ENDINGS = ("s", "x", "ch", "sh")
 
@@ -14,3 +18,11 @@ def counted(number: int | str, noun: str, plural: str | None = None) -> str:
 def size_text(size: int | None, zoom: int) -> str:
     """Side of a network's input, and the zoom if there is one: "224 px, zoom 2"; empty for imported features."""
     return "" if size is None else f"{size} px" + (f", zoom {zoom}" if zoom > 1 else "")
+
+
+def pasted(path: Path | str) -> str:
+    """A path as an argument of a command that a message prints, quoted if the shell needs it."""
+    text = str(path)
+    if os.name == "nt":
+        return f'"{text}"' if " " in text else text
+    return shlex.quote(text)
