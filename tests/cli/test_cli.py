@@ -331,8 +331,11 @@ def test_zoom_from_training_to_prediction(unseen, tiny_guide, cache, tmp_path):
     assert "64 px, zoom 2" in (tmp_path / "run" / "report.html").read_text()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["backbone"]["zoom"], manifest["backbone"]["regions"]) == (2, "4x4")
+    status, out, err = unseen("save", tmp_path / "run", tmp_path / "saved")
+    assert status == 0, err
+    assert "images of 64 px, zoom 2 |" in (tmp_path / "saved" / "README.md").read_text()
     image = next((tiny_guide / "images").rglob("*.*"))
-    status, out, err = unseen("predict", tmp_path / "run", image, "--json")
+    status, out, err = unseen("predict", tmp_path / "saved", image, "--json")
     assert status == 0, err
     status, out, err = unseen("explain", tmp_path / "run", image, "-o", tmp_path / "heat.png")
     assert status == 0, err

@@ -13,6 +13,7 @@ import jinja2
 
 from unseen.evaluation.coarser import answers_in_words
 from unseen.evaluation.registry import chosen_metrics, every_metric
+from unseen.ground.words import size_text
 from unseen.version import __version__
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
         seeds=", ".join(map(str, about["seeds"])) if isinstance(about.get("seeds"), list) else "",
         backbone=_backbone(model),
         backbone_stored=backbone_stored,
-        size=model.backbone.transform.size,
+        size=size_text(model.backbone.spec.image_size, model.backbone.spec.zoom),
         rows=_rows(about),
         calibration=_calibration(about),
         gamma=f"{model.gamma:.4g}",
