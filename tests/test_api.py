@@ -53,7 +53,9 @@ def test_a_run_resumes_with_the_backbone_of_its_device(tmp_path):
     assert kind_of_device("cpu", tmp_path / "new") == "cpu"
 
 
-@pytest.mark.parametrize("command", ["compare eszsl birds", "ablate eszsl birds", "train birds --method eszsl"])
+@pytest.mark.parametrize(
+    "command", ["compare eszsl birds --protocol both", "ablate eszsl birds", "train birds --method eszsl"]
+)
 def test_a_comparison_reads_the_backbone_of_its_device_as_training_does(command, tmp_path, monkeypatch):
     from unseen.cli import options
 
