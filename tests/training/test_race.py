@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import repeat
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,18 +104,21 @@ def test_the_run_becomes_the_winner_s(config, tmp_path, monkeypatch, wins):
         assert run(config, tmp_path / "run").results["protocols"] == made.results["protocols"]
 
 
+def rig(monkeypatch, gains: Iterator[tuple[float, float]], helps: bool) -> None:
+    """A race with a quick trained method, whose duels have these gains and errors; whether training helps `tuned`."""
+    monkeypatch.setattr(race, "TRAINED", "global")
+    monkeypatch.setattr(race, "gain", lambda *_: next(gains))
+    monkeypatch.setattr(race, "BEHIND", 1.0)
+    monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, helps))
+
+
 def confidence_of(answer, name):
     return next(candidate.confidence for candidate in answer.candidates if candidate.name == name)
 
 
 def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     gains = iter([(0.01, 0.02), (0.015, 0.02), (0.03, 0.02)])
-    monkeypatch.setattr(race, "TRAINED", "global")
-    monkeypatch.setattr(race, "gain", lambda *_: next(gains))
-    monkeypatch.setattr(race, "BEHIND", 1.0)
-    monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, True))
+    rig(monkeypatch, gains, helps=True)
     config = replace(config, time=1e6)
     made = run(config, tmp_path / "run")
     found = made.results["race"]
@@ -140,13 +146,8 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
 
 
 def test_with_a_time_zoomed_images_may_win(config, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     gains = iter([(0.01, 0.02), (0.03, 0.02), (-0.1, 0.02), (-0.1, 0.02)])
-    monkeypatch.setattr(race, "TRAINED", "global")
-    monkeypatch.setattr(race, "gain", lambda *_: next(gains))
-    monkeypatch.setattr(race, "BEHIND", 1.0)
-    monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, True))
+    rig(monkeypatch, gains, helps=True)
     asked = replace(config, time=1e6)
     made = run(asked, tmp_path / "run")
     found = made.results["race"]
@@ -168,12 +169,7 @@ def test_with_a_time_zoomed_images_may_win(config, tmp_path, monkeypatch):
 
 
 def test_tuned_takes_no_part_if_training_does_not_help(config, tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    monkeypatch.setattr(race, "TRAINED", "global")
-    monkeypatch.setattr(race, "gain", lambda *_: (-0.1, 0.1))
-    monkeypatch.setattr(race, "BEHIND", 1.0)
-    monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, False))
+    rig(monkeypatch, repeat((-0.1, 0.1)), helps=False)
     made = run(replace(config, time=1e6), tmp_path / "run")
     found = made.results["race"]
     assert [duel["method"].split(", ")[-1] for duel in found["duels"]] == ["global", "zoom 2"]
@@ -184,8 +180,6 @@ def test_tuned_takes_no_part_if_training_does_not_help(config, tmp_path, monkeyp
 
 
 def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatch, caplog):
-    from dataclasses import replace
-
     def refuse(self):
         raise UnseenError("cannot", where="network")
 
@@ -200,8 +194,6 @@ def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatc
 
 
 def test_no_time_leaves_the_closed_forms(config, tmp_path):
-    from dataclasses import replace
-
     made = run(replace(config, time=0.001), tmp_path / "run")
     found = made.results["race"]
     names = {race.TRAINED, race.TUNED, "closed forms, zoom 2"}

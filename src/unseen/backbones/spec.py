@@ -25,7 +25,7 @@ JOIN = "+"
 EXACT, FAST = "exact", "fast"
 """How pixels are computed."""
 LARGEST = 8192
-"""Largest side of a network's input, in pixels."""
+"""Largest side of an image for a network, enlarged by its zoom, in pixels."""
 ZOOMS = (1, 2, 3, 4)
 """Values of ``zoom``."""
 
@@ -82,11 +82,11 @@ class BackboneSpec:
         if self.imported and (self.options or self.stages != (FINAL,) or self.zoom != 1):
             raise UnseenError("imported features take no stages, zoom or options", where=self.name, hint="omit them")
         self._check_stages()
-        if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
-            problem = f"image size {self.image_size} is not between 1 and {LARGEST}"
-            raise UnseenError(problem, where=self.name, hint="use 224, for example")
         if self.zoom not in ZOOMS:
             raise UnseenError(f"zoom {self.zoom}", where=self.name, hint=f"use one of {', '.join(map(str, ZOOMS))}")
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST // self.zoom:
+            problem = f"image size {self.image_size} is not between 1 and {LARGEST // self.zoom}"
+            raise UnseenError(problem, where=self.name, hint="use 224, for example")
         if not 0 <= self.seed < 2**63:
             raise UnseenError(f"seed {self.seed}", where=self.name, hint="use a seed from 0 to 2^63 - 1")
         if self.channels is not None and (self.channels < 1 or not self.is_own):

@@ -57,7 +57,7 @@ class RunOptions:
         int,
         typer.Option(
             help="See each image a second time, this many times as large, in tiles; 2 often gains accuracy "
-            "on small details and takes 5 times as long.",
+            "on small details and computes 5 times as much.",
             min=1,
             max=4,
         ),

@@ -161,9 +161,8 @@ def pooled_interval(drawn: np.ndarray, least: float = 0.0) -> tuple[float, float
         least: smallest possible value: 0, or -1 for a difference.
     """
     samples, draws = drawn.shape
-    means = np.take_along_axis(drawn, np.random.default_rng(0).integers(draws, size=(samples, draws)), axis=1).mean(
-        axis=1
-    )
+    picks = np.random.default_rng(0).integers(draws, size=(samples, draws))
+    means = np.take_along_axis(drawn, picks, axis=1).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     middle, wider = float(drawn.mean()), math.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
     ends = middle + wider * (float(low) - middle), middle + wider * (float(high) - middle)
