@@ -602,7 +602,7 @@ def test_leading_zeros_that_a_spreadsheet_dropped(folder):
         load_folder(folder)
     assert 'images.csv, row 2, column "class": ' in str(caught.value)
     assert str(caught.value).endswith(
-        'use "007": spreadsheet programs drop leading zeros unless the column is formatted as text'
+        'write "007" instead of "7": spreadsheet programs drop leading zeros unless the column is formatted as text'
     )
 
 

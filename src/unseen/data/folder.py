@@ -30,6 +30,7 @@ import pandas as pd
 from unseen.classes.attributes import NO_VALUES, Attributes
 from unseen.classes.spreadsheets.cells import fold, place
 from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.mangled import doubts_of_names
 from unseen.classes.spreadsheets.renaming import with_names, with_unique_words
 from unseen.classes.spreadsheets.rows import decoded
 from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_columns, read_table
@@ -198,6 +199,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
     complain(repeats(frame, "class", path))
     taken = [(row, error) for row, error in enumerate(map(reserved, frame["class"])) if error is not None]
     complain([DataError(e.problem, where=place(path, row, "class"), hint=e.hint) for row, e in taken])
+    changed = doubts_of_names(list(frame["class"]), frame.attrs["scientific"]["class"], path)
     taxonomy, ranks = _taxonomy(frame, about, path, complain)
     names = [c for c in frame.columns if c not in NO_VALUES and c not in ranks]
     found = None if not names else understand(frame, names, path, about, missing, ranks)
@@ -212,6 +214,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         hint = "add one column per attribute"
         complain([DataError("no attribute columns", where=path, hint=hint)])
         return None
+    doubts = (*changed, *found.doubts)
     marked = {c: flags(frame, c, path) for c in ("seen", "validation") if c in frame and _ask(frame, c, path, complain)}
     complain(
         [
@@ -245,7 +248,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         (*frame.attrs.get("notes", ()), *found.notes),
         frame,
         found.known,
-        found.doubts if rows is None else tuple(as_shown(doubt, path, rows) for doubt in found.doubts),
+        doubts if rows is None else tuple(as_shown(doubt, path, rows) for doubt in doubts),
         taxonomy,
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from unseen.classes.spreadsheets.cells import fold, nearest, place
+from unseen.classes.spreadsheets.mangled import restored
 from unseen.classes.spreadsheets.renaming import with_endings, with_names
 from unseen.classes.spreadsheets.tables import find_table, read_table
 from unseen.classes.spreadsheets.values import repeats
@@ -166,9 +167,8 @@ def _found(images: Path, file: str) -> str:
 
 
 def _spelling(name: str, names: Sequence[str]) -> str:
-    bare = [other for other in names if other.lstrip("0") == name.lstrip("0") and other != name]
-    if bare:
-        return f'use "{bare[0]}": spreadsheet programs drop leading zeros unless the column is formatted as text'
+    if hint := restored(name, names):
+        return hint
     near = nearest(name, names)
     return (
         f'did you mean "{near}"? Otherwise add the class to the table'

@@ -28,13 +28,23 @@ _SEP_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*?(?:\r\n|\r|\n)")
 
 @dataclass
 class Rows:
-    """Rows of text in file order, the header first."""
+    """Rows of text in file order, the header first.
+
+    Args:
+        cells: the text.
+        decimal: usual decimal sign of such a file; empty for workbooks.
+        notes: what was left out.
+        at: row number of each row in the file, if some are hidden.
+        typed: columns with fractions that are numbers in the file, not text.
+        scientific: row and column of numbers that are shown in scientific notation.
+    """
 
     cells: list[list[str]]
     decimal: str = "."
     notes: list[str] = field(default_factory=list)
     at: list[int] | None = None
     typed: set[int] = field(default_factory=set)
+    scientific: set[tuple[int, int]] = field(default_factory=set)
 
 
 def text_rows(data: bytes, path: Path, required: Sequence[str], exact: bool) -> Rows:

@@ -16,6 +16,7 @@ from unseen.errors import DataError
 
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*[\"']([^\"']*)")
 _LITERAL = re.compile(r'"([^"]*)"|\\(.)|_.|\*.|\[[^\]]*\]')
+_PADDED = re.compile("00+")
 _DIGITS = re.compile(r"\d[.,]\d")
 
 
@@ -144,7 +145,19 @@ def _shown(rows: list[list[str]], sheet: Any, path: Path, asked: str | None) -> 
         if any(k == "s" and _DIGITS.search(row[i]) for k, row in zip(kind[1:], cells[1:], strict=True)):
             for k, row in zip(kind[1:], cells[1:], strict=True):
                 row[i] = _without_sign(row[i]) if k == "n" else row[i]
-    return Rows(cells, "", notes, [r + 1 for r in keep] if away else None, typed)
+    scientific = {
+        (k, i)
+        for k, row in enumerate(cells)
+        for i, cell in enumerate(row)
+        if cell.isdigit() and _scientific(sheet, keep[k] + 1, columns[i] + 1)
+    }
+    return Rows(cells, "", notes, [r + 1 for r in keep] if away else None, typed, scientific)
+
+
+def _scientific(sheet: Any, row: int, column: int) -> bool:
+    """Whether a cell holds a number that is shown in scientific notation."""
+    cell = sheet.cell(row, column)
+    return cell.data_type == "n" and cell.value is not None and "E+" in (cell.number_format or "")
 
 
 def _without_sign(cell: str) -> str:
@@ -165,6 +178,8 @@ def _cell_text(cell: Any, path: Path) -> str:
     if isinstance(cell.value, int | float) and not isinstance(cell.value, bool):
         shown = (cell.number_format or "").split(";")[0]
         said = "".join(quoted or escaped for quoted, escaped in _LITERAL.findall(shown)).strip()
+        if _PADDED.fullmatch(shown) and float(cell.value).is_integer() and cell.value >= 0:  # 0012
+            return as_text(cell.value).zfill(len(shown))
         if "%" in _LITERAL.sub("", shown):
             return f"{as_text(float(f'{100 * cell.value:.12g}'))}%"
         if said and shown.rstrip().endswith(('"', said)):  # 0.0" mm": a unit, or a percent sign that does not multiply
