@@ -34,7 +34,8 @@ def test_a_name_and_what_a_spreadsheet_program_makes_of_it(name, other, code):
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("0012", "120"), ("MAY-1", "2026-06-01"), ("MAY-1", "JUN-1"), ("A1", "1"), ("12", "21"), ("A", "A")]
+    ("name", "other"),
+    [("0012", "120"), ("MAY-1", "2026-06-01"), ("MAY-1", "JUN-1"), ("A1", "1"), ("12", "21"), ("A", "A")],
 )
 def test_names_that_no_spreadsheet_program_confuses(name, other):
     assert restored(name, [other]) is None
@@ -44,7 +45,9 @@ def test_codes_that_only_look_like_dates_and_numbers_are_no_doubt():
     assert not doubts_of_names(["MAY-1", "1E5", "0012", "3-4", "DEC 2", "12"], set(), Path("classes.csv"))
     (dates, numbers) = doubts_of_names(["A", "2-Jun", "01. Mai", "1.00E+05"], set(), Path("classes.csv"))
     assert str(dates).startswith('classes.csv, row 3, column "class": "2-Jun" is a date (and row 4): ')
-    assert str(numbers).startswith('classes.csv, row 5, column "class": "1.00E+05" is a number in scientific notation: ')
+    assert str(numbers).startswith(
+        'classes.csv, row 5, column "class": "1.00E+05" is a number in scientific notation: '
+    )
 
 
 def test_a_workbook_shows_which_names_are_changed_and_keeps_displayed_zeros(tmp_path):

@@ -325,3 +325,48 @@ def test_dates_of_a_csv_file_are_no_categories():
 def test_a_german_range():
     first, values, _ = column(["5 bis 7", "4", "8", "5-7"])
     assert (first.kind, values.tolist()) == ("number", [0.5, 0, 1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("cells", "text", "values"),
+    [
+        (["+", "++", "+++", "-", "+"], "- < + < ++ < +++", [1 / 3, 2 / 3, 1, 0, 1 / 3]),
+        (["+", "−", "?", "++"], "- < + < ++; 1 blank", [0.5, 0, 0.5, 1]),
+        (["*", "***", "0"], "0 < * < ** < ***", [1 / 3, 1, 0]),
+        (["x", "xx", "", "x"], "x < xx; 1 blank", [0, 1, 1 / 3, 0]),
+    ],
+)
+def test_repeated_signs_have_an_order(cells, text, values):
+    found, upper, doubts = column(cells)
+    assert found.describe() == text
+    assert found.attributes == ("x::low", "x::high")
+    np.testing.assert_allclose(upper, values)
+    assert doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "problem"),
+    [
+        (["no", "small", "large"], 2, '"no" is not one of small < medium < large, but "small" and "large" are: '),
+        (["always", "never", "often", "usually"], 5, '"usually" is not one of never < rarely < '),
+        (["klein", "medium", "large", "groß", "small"], 5, '"groß" is not one of small < medium < large, but '),
+        (["<5", "5-10", ">10"], 2, '"<5" is not read as a number: the column is read as 3 words without order'),
+        (["red", "blue", "red and blue"], 4, '"red and blue" is read as a value of its own, beside "red" and "blue"'),
+        (["rot", "blau", "rot/blau"], 4, '"rot/blau" is read as a value of its own, beside "rot" and "blau"'),
+    ],
+)
+def test_words_that_may_be_meant_otherwise_are_doubted(cells, row, problem):
+    found, _, doubts = column(cells)
+    assert found.kind == "categories"
+    (doubt,) = doubts
+    assert doubt.where == f'classes.csv, row {row}, column "x"'
+    assert doubt.problem.startswith(problem)
+    about = pd.DataFrame({"attribute": ["x"], "scale": ["categories"]}), "attributes.csv"
+    assert column(cells, about=about)[2] == ()
+
+
+@pytest.mark.parametrize(
+    "cells", [["none", "striped", "spotted"], ["short", "hooked", "long", "bent"], ["red-brown", "red", "brown"]]
+)
+def test_plain_categories_are_not_doubted(cells):
+    assert column(cells)[2] == ()

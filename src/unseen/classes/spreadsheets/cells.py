@@ -44,7 +44,7 @@ def tidy(text: str) -> str:
 def fold(text: str) -> str:
     """Reduce a name to a form without differences of case, spaces, underscores, hyphens and Unicode forms."""
     plain = unicodedata.normalize("NFKC", tidy(text)).casefold()
-    return " ".join(re.sub(r"[\s_\-‐–]+", " ", plain).split())
+    return " ".join(re.sub(r"[\s_\-‐–−]+", " ", plain).split())
 
 
 def spelled(text: str) -> str:

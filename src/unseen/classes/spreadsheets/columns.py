@@ -33,7 +33,7 @@ import numpy as np
 from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest
 from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing, measure, plain_number, same_unit
-from unseen.classes.spreadsheets.scales import step_of
+from unseen.classes.spreadsheets.scales import are_signs, step_of
 from unseen.classes.spreadsheets.values import to_numbers
 from unseen.errors import DataError
 from unseen.ground.words import counted
@@ -115,9 +115,9 @@ class Column:
     @property
     def ends(self) -> tuple[str, ...]:
         """Names of the two attributes of a column, the lower one first; empty if it does not have two."""
-        if self.kind == "scale":
+        if self.kind == "scale" and not are_signs(self.steps):
             return self.steps[0], self.steps[-1]
-        if self.kind == "number":
+        if self.kind in ("scale", "number"):
             return "low", "high"
         return ("no", "yes") if self.kind in FLAGS and self.both else ()
 

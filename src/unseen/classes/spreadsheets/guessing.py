@@ -18,10 +18,11 @@ from unseen.classes.spreadsheets.columns import (
     parts_of,
 )
 from unseen.classes.spreadsheets.numbers import (
+    DASHES,
     Numbers,
     read_numbers,
 )
-from unseen.classes.spreadsheets.scales import SCALES, step_of
+from unseen.classes.spreadsheets.scales import SCALES, repeated_signs, step_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
     flags = sum(word in YES_WORDS | NO_WORDS for word in words)
     if flags == len(words) and not set(words) <= {"1", "1.0", "0", "0.0"}:
         return Read(replace(base, kind="yes/no"), cells, False)
+    if steps := repeated_signs(cell for cell in cells if cell.strip() in DASHES or not base.is_blank(cell)):
+        return Read(replace(base, kind="scale", steps=steps, dash=True), cells, False)
     base = replace(base, dash=False)
     dates = sum(DATE.fullmatch(cell) is not None for cell in filled)
     if dates == len(filled):

@@ -7,6 +7,8 @@ words (:func:`unseen.classes.spreadsheets.guessing.guess`); a further language i
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from unseen.classes.spreadsheets.cells import fold
@@ -165,6 +167,9 @@ def _read() -> tuple[tuple[tuple[str, ...], ...], dict[str, list[str]]]:
     return tuple(dict.fromkeys(scales)), same
 
 
+_SIGN = re.compile(r"([^\w\s-])\1*|(x)\2*", re.IGNORECASE)
+_NO_SIGN = ("-", "0", "±", "(+)")
+
 SCALES, SAME = _read()
 """All scales, lowest word first; and each step, folded, with the other words for it."""
 
@@ -179,3 +184,24 @@ def _places(steps: tuple[str, ...]) -> dict[str, int]:
 def step_of(word: str, steps: tuple[str, ...]) -> int | None:
     """Position of a word, or of another form of it, among the steps of a scale; ``None`` if it is not one of them."""
     return _places(steps).get(fold(word))
+
+
+def repeated_signs(words: Iterable[str]) -> tuple[str, ...]:
+    """The order of a sign that is written several times: ``- < + < ++ < +++``; empty if the words are other ones."""
+    words = {"-" if word in ("–", "−") else word for word in words}
+    signs = {word for word in words if word not in _NO_SIGN}
+    if (
+        len({word[0] for word in signs}) != 1
+        or not all(map(_SIGN.fullmatch, signs))
+        or max(map(len, signs)) < 2
+        or {"-", "0"} <= words
+    ):
+        return ()
+    none = [word for word in _NO_SIGN if word in words]
+    sign = min(signs)[0]
+    return (*none, *(sign * count for count in range(1, max(map(len, signs)) + 1)))
+
+
+def are_signs(steps: tuple[str, ...]) -> bool:
+    """Whether the steps of a scale are signs, which say nothing by themselves."""
+    return len(steps[-1]) > 1 and _SIGN.fullmatch(steps[-1]) is not None

@@ -18,6 +18,7 @@ from unseen.classes.spreadsheets.columns import (
     Encoding,
     read_column,
 )
+from unseen.classes.spreadsheets.doubtful import doubts_of_categories
 from unseen.classes.spreadsheets.guessing import Read, guess
 from unseen.classes.spreadsheets.together import settle_decimals, settle_ranges, with_no
 from unseen.errors import DataError
@@ -84,6 +85,8 @@ def understand(
     finished, blocks, wrong = [], [], []
     for coded, read in zip(columns, reads, strict=True):
         column = _without_codes(coded, read, path, doubts)
+        if column.kind == "categories" and column.name not in hints:
+            doubts += doubts_of_categories(column, read.cells, path)
         block, problems = read_column(column, read.cells)
         wrong += [(row, column.name, problem) for row, problem in problems]
         sound = np.isfinite(block).all(axis=1)
