@@ -267,11 +267,14 @@ def _draws(
         other = [Stage(inputs, "validation", draw) for draw in range(DRAWS)]
         left = sweep(found.inputs, other)
     p, g, _ = left.best(range(DRAWS))
+    along = replace(found.inputs, config=replace(found.inputs.config, folds="axes"))
+    ends = sweep(along, [Stage(along, "validation", draw) for draw in range(DRAWS)]).best(range(DRAWS))
     for name, results in {
         "one draw for everything": one,
         "one draw for the offset": offset,
         "five draws, k = n_s n_u / (n_s + n_u)": pooled,
         "five draws, k = n_u": [tested(p, g)],
+        "five draws along axes": [tested(*ends[:2])],
     }.items():
         h, swept = np.array(results).T
         line = {"data": job, "split seed": seed, "row": label, "draws": name, "H": round(float(h.mean()), 1)}

@@ -244,6 +244,25 @@ def test_draws_go_through_all_classes_before_one_comes_again(seen, count):
     assert draws != [held(data, validation_partition(data, 4, draw=d)) for d in range(len(draws))]
 
 
+def test_draws_along_axes_hold_out_both_ends_of_each_axis():
+    data = make_dataset(trainval=[6] * 6, unseen=[1] * 3)
+    values = np.zeros((9, data.table.values.shape[1]))
+    values[:6, 0] = 10 * np.arange(1, 7)  # units do not matter, and neither do unseen classes
+    values[:6, 1] = [0, 0, 1, 0, 0, 1]
+    values[6:] = 1e6
+    data = replace(data, table=replace(data.table, values=values))
+    draws = [validation_partition(data, 5, draw=d, folds="axes") for d in range(4)]
+    ends = [set(part.classes[~part.seen]) for part in draws]
+    standard = (values[:6, :2] - values[:6, :2].mean(0)) / values[:6, :2].std(0)
+    for axis, (low, high) in zip((standard.sum(1), standard[:, 0] - standard[:, 1]), (ends[:2], ends[2:]), strict=True):
+        order = np.argsort(axis, kind="stable")
+        assert {frozenset(low), frozenset(high)} == {frozenset(order[:2]), frozenset(order[-2:])}
+    assert draws[1].source == "2 validation classes, draw 2 along the axes of the class table"
+    assert all(len(np.intersect1d(part.train, part.test_seen)) == 0 for part in draws)
+    with pytest.raises(DataError, match="axes for 4 draws of validation classes, not 5.*--draws 4 or --folds random"):
+        validation_partition(data, 5, draw=4, folds="axes")
+
+
 def test_only_the_first_draw_takes_the_given_classes():
     data = make_dataset(trainval=[6] * 9, validation=[0, 1])
     first, second = (validation_partition(data, 0, draw=d) for d in (0, 1))

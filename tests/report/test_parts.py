@@ -198,6 +198,7 @@ CONFIGS = [
         protocols=("honest", "paper"),
         seeds=(0, 1, 2),
         split_seed=4,
+        folds="axes",
         select="T1",
         store_dtype="bfloat16",
         precision="64-true",

@@ -26,6 +26,7 @@ from unseen.methods.eszsl import Features
 from unseen.training.divergence import DivergedError
 from unseen.training.engine import Interrupted
 from unseen.training.folder import Run
+from unseen.training.plan import Plan
 
 RECIPE = {"epochs": "4", "batch_size": "8", "lr": "1e-3"}
 SMALLER = {  # methods whose presets are too large for tests
@@ -187,6 +188,18 @@ def test_partitions_of_the_guide(tiny_guide):
     assert not set(final.train) & set(final.test_unseen)
 
 
+def test_choices_are_made_on_draws_along_axes(do, tiny_guide, tmp_path):
+    run, other = (do("eszsl", tmp_path / folds, folds=folds, draws=3) for folds in ("axes", "random"))
+    plan = Plan.of(run.config, tmp_path)
+    for draw in range(3):
+        wanted = validation_partition(plan.dataset, draw=draw, folds="axes")
+        assert plan.validation(draw).fingerprint(plan.dataset) == wanted.fingerprint(plan.dataset)
+    assert run.manifest["splits"]["validation_folds"] == "axes"
+    found, theirs = (r.results["protocols"]["honest"]["seeds"]["0"]["chosen"]["validation"] for r in (run, other))
+    assert len(found["draws"]) == 3
+    assert found["draws"] != theirs["draws"]
+
+
 def test_manifest_says_what_the_numbers_depend_on(both, tiny_guide):
     manifest = both.manifest
     dataset = load_folder(tiny_guide)
@@ -292,6 +305,8 @@ def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache, mo
         ({"settings": {"fusion": "1"}}, "2 values"),
         ({"recipe": {"epochs": "0"}}, "1 or more"),
         ({"recipe": {"optimizer": "adagrad"}}, "rmsprop, sgd, adamw"),
+        ({"folds": "axis"}, "random or axes"),
+        ({"folds": "axes", "draws": 99}, "--draws .* or --folds random"),
         ({"preset": "imagenet"}, "cub, sun, awa2"),
         ({"vectors": "given"}, 'use "words"'),
         ({"seeds": (1, 1)}, "list each seed once"),

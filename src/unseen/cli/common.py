@@ -34,7 +34,7 @@ MANY = 20
 GROUPS = {
     "Backbone": "backbone backbone_weights backbone_option image_size zoom mean std crop pixels stage store_dtype "
     "reduce vectors",
-    "Validation and testing": "protocol seeds select split_seed draws holdouts validation_only",
+    "Validation and testing": "protocol seeds select split_seed draws folds holdouts validation_only",
     "Compute": "precision accumulate device engine workers cache memory graph",
 }
 """Heading in the help of a long command to the parameters under it."""

@@ -25,6 +25,7 @@ NAMED = {
     "tracker": ("tensorboard", "wandb", "mlflow", "trackio"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "pixels": ("exact", "fast"),
+    "folds": ("random", "axes"),
     "engine": ("auto", "torch", "onnxruntime", "openvino"),
     "among": ("all", "seen", "unseen"),
     "protocol": ("honest", "paper", "both"),

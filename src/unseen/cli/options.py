@@ -16,7 +16,7 @@ from unseen.cli.common import CacheOption, DeviceOption, EngineOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
 
-ENTRIES = ("select", "split_seed", "draws", "store_dtype", "reduce", "precision", "accumulate", "holdouts")
+ENTRIES = ("select", "split_seed", "draws", "folds", "store_dtype", "reduce", "precision", "accumulate", "holdouts")
 """Options that become entries of a run unchanged."""
 
 
@@ -92,6 +92,14 @@ class RunOptions:
             min=0,
         ),
     ] = 0
+    folds: Annotated[
+        str,
+        typer.Option(
+            help="Validation classes of a draw: random, or axes: those at one end of a principal axis of the class "
+            "table, a harder test.",
+            autocompletion=completing.one_of("folds"),
+        ),
+    ] = "random"
     store_dtype: Annotated[
         str, typer.Option(help="Data type of stored region features: float16, bfloat16 or float32.")
     ] = "float16"

@@ -242,6 +242,10 @@ def final_partition(dataset: Dataset) -> Partition:
     )
 
 
+FOLDS = ("random", "axes")
+"""How draws of validation classes are made, see :func:`validation_partition`."""
+
+
 def validation_count(table: ClassTable) -> int:
     """Number of seen classes that a validation draw holds out: n_s n_u / (n_s + n_u), at most a third.
 
@@ -253,20 +257,25 @@ def validation_count(table: ClassTable) -> int:
     return max(1, min(round(seen * unseen / (seen + unseen)) if unseen else seen, seen // 3))
 
 
-def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2, draw: int = 0) -> Partition:
+def validation_partition(
+    dataset: Dataset, seed: int = 0, held_out: float = 0.2, draw: int = 0, folds: str = "random"
+) -> Partition:
     """Hold out validation classes, and images of the other classes, from ``trainval`` only.
 
-    Draws go through random orders of the seen classes, so no class is held out again before every other has been. If
-    the dataset names validation classes, draw 0 uses them.
+    If the dataset names validation classes, draw 0 uses them.
 
     Args:
         dataset: dataset.
         seed: seed of the draws of classes and images.
         held_out: share of each remaining class's images to use as "test seen", as in the Proposed Split.
         draw: number of the draw, from 0.
+        folds: which classes a draw holds out, one of :data:`FOLDS`. ``random``: the next ones of random orders of the
+            seen classes, so no class is held out again before every other has been. ``axes``: those at one end of a
+            principal axis of the standardized attribute vectors, which differ from the others in kind: draws 0 and 1
+            are both ends of the first axis, 2 and 3 of the second, and so on. Ours.
 
     Raises:
-        DataError: the named validation classes leave fewer than two to train on.
+        DataError: the named validation classes leave fewer than two to train on, or the table has too few axes.
     """
     table = dataset.table
     rng = np.random.default_rng([seed, draw] if draw else seed)
@@ -282,8 +291,12 @@ def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2,
             )
     else:
         count = validation_count(table)
-        held = _held_classes(seen, count, draw - given, np.random.default_rng(seed))
-        source = f"{counted(count, 'validation class')}, draw {draw + 1} with seed {seed}"
+        if folds == "axes":
+            held = seen[_ends_of_axes(table.values[seen], count, draw - given)]
+            source = f"{counted(count, 'validation class')}, draw {draw + 1} along the axes of the class table"
+        else:
+            held = _held_classes(seen, count, draw - given, np.random.default_rng(seed))
+            source = f"{counted(count, 'validation class')}, draw {draw + 1} with seed {seed}"
     trainval = dataset.indices("trainval")
     train, test_seen = [], []
     for c in np.setdiff1d(seen, held):
@@ -309,3 +322,21 @@ def _held_classes(seen: np.ndarray, count: int, draw: int, rng: np.random.Genera
             waiting += [int(c) for c in rng.permutation(seen) if c not in waiting]
         held, waiting = waiting[:count], waiting[count:]
     return np.sort(held)
+
+
+def _ends_of_axes(values: np.ndarray, count: int, draw: int) -> np.ndarray:
+    """Rows of ``(n, K)`` values that a draw holds out: the lowest or highest ``count`` on a principal axis."""
+    centred = values - values.mean(axis=0)
+    spread = centred.std(axis=0)
+    standardized = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-12)
+    _, strengths, axes = np.linalg.svd(standardized, full_matrices=False)
+    found: list[np.ndarray] = []
+    for axis in axes[strengths > 1e-9 * max(strengths[0], 1e-300)]:
+        order = np.argsort(standardized @ (axis * np.sign(axis[np.abs(axis).argmax()])), kind="stable")
+        for end in (np.sort(order[:count]), np.sort(order[-count:])):
+            if not any(np.array_equal(end, earlier) for earlier in found):
+                found.append(end)
+    if draw >= len(found):
+        problem = f"the class table has axes for {counted(len(found), 'draw')} of validation classes, not {draw + 1}"
+        raise DataError(problem, hint=f"use --draws {len(found)} or --folds random" if found else "use --folds random")
+    return found[draw]

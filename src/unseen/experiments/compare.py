@@ -107,7 +107,8 @@ def compare(
     configs = {v.name: v.config(asked.base, asked.recipe) for v in asked.variants}
     dataset = load_dataset(asked.base["dataset"], cache=asked.cache)
     for protocol in ("honest",) if asked.validation_only else asked.views:
-        check_held_out(dataset, protocol, asked.base.get("split_seed", 0))
+        for config in configs.values():
+            check_held_out(dataset, protocol, config)
     check_shareable_backbone(asked.base["backbone"].name)
     for variant in asked.variants:
         try:
@@ -275,6 +276,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         "machine": None if manifest is None else manifest["machine"],
         "select": asked.base.get("select", "H"),
         "split_seed": asked.base.get("split_seed", 0),
+        "folds": asked.base.get("folds", "random"),
         "rows": rows,
         "reference": asked.reference,
         "statements": _statements(done, views, references),

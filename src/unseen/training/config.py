@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from unseen.backbones.reduction import ReductionSpec
 from unseen.backbones.spec import FINAL, BackboneSpec
+from unseen.data.dataset import FOLDS
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method, method_reference
 from unseen.methods.base import AnchoredMethod, Method
@@ -34,6 +35,8 @@ class RunConfig:
         seeds: seeds to train, one training each.
         split_seed: seed of the draws of validation classes and images.
         draws: number of draws of validation classes for the choices; 0 for :attr:`draw_count`.
+        folds: which classes a draw holds out, ``random`` or ``axes``; see
+            :func:`unseen.data.dataset.validation_partition`.
         select: validation metric that picks epoch or hyperparameters in ``honest``; H is taken at its best gamma.
         store_dtype: dtype of the region store.
         reduce: reduction of the regions, see :class:`unseen.backbones.reduction.ReductionSpec`; ``""`` for none.
@@ -57,6 +60,7 @@ class RunConfig:
     seeds: tuple[int, ...] = (0,)
     split_seed: int = 0
     draws: int = 0
+    folds: str = "random"
     select: str = "H"
     store_dtype: str = "float16"
     reduce: str = ""
@@ -86,6 +90,8 @@ class RunConfig:
                 raise UnseenError(f'unknown protocol "{protocol}"', hint=f"{' or '.join(PROTOCOLS)}")
         if self.select not in SELECT:
             raise UnseenError(f'unknown selection metric "{self.select}"', hint=f"use one of {', '.join(SELECT)}")
+        if self.folds not in FOLDS:
+            raise UnseenError(f'unknown folds "{self.folds}"', hint=f"use {' or '.join(FOLDS)}")
         if self.store_dtype not in STORE_DTYPES:
             raise UnseenError(
                 f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"use one of {', '.join(STORE_DTYPES)}"

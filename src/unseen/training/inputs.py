@@ -11,7 +11,7 @@ import torch
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.towers import TEXTS, TextTower
-from unseen.data.dataset import Partition, final_partition, validation_partition
+from unseen.data.dataset import Partition, final_partition
 from unseen.data.frozen import AnyStore, FrozenStore
 from unseen.features.store import RegionStore
 from unseen.methods import create_method, find_method
@@ -85,7 +85,7 @@ class RunInputs(Plan):
     def partition(self, stage: str, draw: int = 0) -> Partition:
         """Images and classes of ``final``, of ``validation``, or of one of its draws."""
         if stage == "validation":
-            return validation_partition(self.dataset, self.config.split_seed, draw=draw)
+            return self.validation(draw)
         return final_partition(self.dataset)
 
     def new_method(self, seed: int) -> Any:

@@ -51,6 +51,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             "validation": validation.fingerprint(inputs.dataset),
             "validation_source": validation.source,
             "validation_draws": inputs.config.draw_count,
+            "validation_folds": inputs.config.folds,
             "validation_classes": [inputs.dataset.table.names[c] for c in validation.classes[~validation.seen]],
         },
         "backbone": {

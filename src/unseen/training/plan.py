@@ -18,7 +18,7 @@ from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
 from unseen.backbones.spec import TRUNK, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
-from unseen.data.dataset import Dataset, final_partition, validation_partition
+from unseen.data.dataset import Dataset, Partition, final_partition, validation_partition
 from unseen.data.frozen import AnyStore, FrozenStore
 from unseen.data.images import ImageStore
 from unseen.data.importing import imported_store
@@ -103,14 +103,20 @@ def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Re
     return name, settings, recipe
 
 
-def check_held_out(dataset: Dataset, protocol: str, split_seed: int = 0) -> None:
-    """Raise :class:`DataError` if a protocol has no held-out images of seen or unseen classes for its choices."""
-    partition = final_partition(dataset) if protocol == "paper" else validation_partition(dataset, split_seed)
-    hint = "use --protocol honest" if protocol == "paper" else "provide 2 or more images of every class"
-    for kind, images in (("seen", partition.test_seen), ("unseen", partition.test_unseen)):
-        if not len(images):
-            problem = f"the {protocol} protocol needs held-out images of {kind} classes for its choices"
-            raise DataError(problem, where=dataset.name, hint=hint)
+def check_held_out(dataset: Dataset, protocol: str, config: RunConfig) -> None:
+    """Raise :class:`DataError` if a protocol has no held-out images for its choices, or too few draws of classes."""
+    paper = protocol == "paper"
+    for draw in (0,) if paper else {0, config.draw_count - 1}:
+        partition = final_partition(dataset) if paper else validation_partition(dataset, **_draw_of(config, draw))
+        hint = "use --protocol honest" if paper else "provide 2 or more images of every class"
+        for kind, images in (("seen", partition.test_seen), ("unseen", partition.test_unseen)):
+            if not len(images):
+                problem = f"the {protocol} protocol needs held-out images of {kind} classes for its choices"
+                raise DataError(problem, where=dataset.name, hint=hint)
+
+
+def _draw_of(config: RunConfig, draw: int) -> dict[str, Any]:
+    return {"seed": config.split_seed, "draw": draw, "folds": config.folds}
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,10 @@ class Plan:
         vectors, label = attribute_vectors(dataset.table.attributes, dataset.attribute_vectors, config.vectors)
         return cls(config, dataset, settings, recipe, name, vectors, label)
 
+    def validation(self, draw: int = 0) -> Partition:
+        """Images and classes of a draw of validation classes."""
+        return validation_partition(self.dataset, **_draw_of(self.config, draw))
+
     def extract(
         self,
         cache: Path,
@@ -174,7 +184,7 @@ class Plan:
         if self.config.reduce:
             reducing = {
                 "spec": ReductionSpec.parse(self.config.reduce),
-                "fit_on": validation_partition(self.dataset, self.config.split_seed).train,
+                "fit_on": self.validation().train,
                 "kept": None if folder is None else folder / REDUCTION,
                 "progress": progress,
             }

@@ -54,7 +54,7 @@ def run_seeds(
         DataError: a protocol has no held-out images of seen or unseen classes for its choices.
     """
     for protocol in protocols:
-        check_held_out(inputs.dataset, protocol, inputs.config.split_seed)
+        check_held_out(inputs.dataset, protocol, inputs.config)
     inputs = _started(inputs, seeds, folder, progress)
     choices: dict[int, Choice | None] = dict.fromkeys(seeds)
     if "honest" in protocols:
@@ -86,7 +86,7 @@ def validate_seeds(
     Raises:
         DataError: there are no held-out images of seen or unseen classes for the choices.
     """
-    check_held_out(inputs.dataset, "honest", inputs.config.split_seed)
+    check_held_out(inputs.dataset, "honest", inputs.config)
     inputs = _started(inputs, seeds, folder, progress)
     count, kind = inputs.config.draw_count, _kind(inputs)
     identity = identity_of(inputs, count)

@@ -124,7 +124,7 @@ def fit(
     with first_before_others():
         plan = Plan.of(config, cache, progress)  # report a wrong setting before what the folder holds
     for protocol in ("honest",) if validation_only else config.protocols:
-        check_held_out(plan.dataset, protocol, config.split_seed)
+        check_held_out(plan.dataset, protocol, config)
     if graph:
         check_graph_device(fabric)
         if plan.recipe is None:
