@@ -10,6 +10,7 @@ import torch
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import FINAL, TRUNK, BackboneSpec
+from unseen.backbones.zoom import reduced
 from unseen.errors import UnseenError
 
 NETWORKS = ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv2_035", "test_vit4", "test_maxvit"]
@@ -38,6 +39,25 @@ def test_the_output_of_frozen_layers_gives_the_maps_of_the_images(name, stages):
     reached = [p.requires_grad for p in tail.parameters() if p.grad is not None]
     assert reached
     assert all(reached)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit4"])
+def test_zoomed_images_have_the_outputs_of_their_tiles_too(name):
+    plain, zoomed = (Backbone(spec(name, f"-2+{FINAL}", zoom=z)) for z in (1, 2))
+    whole, both = (Backbone(replace(made.spec, stages=(TRUNK,))) for made in (plain, zoomed))
+    pixels = torch.randn(2, 3, 128, 128)
+    tail = Backbone(zoomed.spec).fine_tuned(layers="last").skip_frozen()
+    with torch.no_grad():
+        outputs, single = both.maps(pixels)[0], whole.maps(reduced(pixels, 2))[0]
+        wanted, alone = zoomed.maps(pixels)[0], plain.maps(reduced(pixels, 2))[0]
+        found, of_single = tail.maps(outputs)[0], tail.maps(single)[0]
+    height = single.shape[2]
+    assert both.grids == [(5 * height, single.shape[3])]
+    torch.testing.assert_close(outputs[:, :, :height], single, rtol=1e-4, atol=1e-5)
+    third = whole.maps(pixels[:1, :, 64:, :64])[0]
+    torch.testing.assert_close(outputs[:1, :, 3 * height : 4 * height], third, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(of_single, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_more_than_that_output_is_one_line_and_the_network_stays(monkeypatch):

@@ -107,7 +107,6 @@ def test_what_it_is_part_of():
         ({"zoom": 0}, "zoom 0 — use one of 1, 2, 3, 4"),
         ({"zoom": 5}, "zoom 5 —"),
         ({"zoom": 4, "image_size": 2049}, "image size 2049 is not between 1 and 2048"),
-        ({"zoom": 2, "stages": ("trunk",)}, "not stored for zoomed images — omit --zoom, or use --recipe views=0"),
     ],
 )
 def test_what_it_refuses(entries, message):

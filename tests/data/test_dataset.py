@@ -259,7 +259,7 @@ def test_draws_along_axes_hold_out_both_ends_of_each_axis():
         assert {frozenset(low), frozenset(high)} == {frozenset(order[:2]), frozenset(order[-2:])}
     assert draws[1].source == "2 validation classes, draw 2 along the axes of the class table"
     assert all(len(np.intersect1d(part.train, part.test_seen)) == 0 for part in draws)
-    with pytest.raises(DataError, match="axes for 4 draws of validation classes, not 5.*--draws 4 or --folds random"):
+    with pytest.raises(DataError, match=r"axes for 4 draws of validation classes, not 5.*--draws 4 or --folds random"):
         validation_partition(data, 5, draw=4, folds="axes")
 
 

@@ -82,3 +82,20 @@ def test_views_and_backbone_make_the_fingerprint(store):
     assert FrozenStore(store.views[:2], backbone).fingerprint != store.fingerprint
     other = Backbone(replace(SPEC, seed=1))
     assert FrozenStore(store.views, other).fingerprint != store.fingerprint
+
+
+def test_training_sees_whole_images_and_testing_their_tiles_too(images, tmp_path):
+    zoomed, names = Backbone(replace(SPEC, zoom=2)), [path.name for path in images]
+    specs = (replace(zoomed.spec, stages=(TRUNK,)), replace(SPEC, stages=(TRUNK,), view=1))
+    views = [extract(images, Backbone(s), tmp_path, names=names, dtype="float32", engine="torch") for s in specs]
+    store = FrozenStore(views, zoomed)
+    source = FrozenSource(store, np.arange(6))
+    assert source.batch(np.arange(2)).shape[2] == 5 * views[1].grid()[0]
+    drawn = source.augmented(np.arange(6), (0, 0))
+    whole = store.read(range(6))[:, :, : views[1].grid()[0]]
+    either = [
+        torch.equal(found, a) or torch.equal(found, b)
+        for found, a, b in zip(drawn, whole, store.read(range(6), 1), strict=True)
+    ]
+    assert all(either)
+    assert store.grid() == zoomed.grids[0]

@@ -145,6 +145,22 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     assert again.results["protocols"] == made.results["protocols"]
 
 
+def test_with_a_time_the_last_layers_may_win_on_zoomed_images(config, tmp_path, monkeypatch):
+    rig(monkeypatch, iter([(0.01, 0.02), (0.03, 0.02), (0.04, 0.02)]), helps=True)
+    asked = replace(config, time=1e6)
+    made = run(asked, tmp_path / "run")
+    found = made.results["race"]
+    assert found["winner"] == "tuned, zoom 2"
+    assert found["entrant"] == ["zoomed", "tuned"]
+    assert found["duels"][2]["against"].endswith(", zoom 2")
+    assert (made.config.method, made.config.backbone.zoom) == ("tuned", 2)
+    assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == ["tuned, zoom 2"]
+    assert train_words(made.config) == train_words(asked)
+    assert Recognizer.load(made.folder, device="cpu").backbone.spec.zoom == 2
+    monkeypatch.setattr(race, "validate_seeds", None)  # the command, repeated, does not race again
+    assert run(asked, tmp_path / "run").results["protocols"] == made.results["protocols"]
+
+
 def test_with_a_time_zoomed_images_may_win(config, tmp_path, monkeypatch):
     gains = iter([(0.01, 0.02), (0.03, 0.02), (-0.1, 0.02), (-0.1, 0.02)])
     rig(monkeypatch, gains, helps=True)

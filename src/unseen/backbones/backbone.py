@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from unseen.backbones.spec import FAST, FINAL, TRUNK, BackboneSpec, joined_maps
 from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import first_line
-from unseen.backbones.zoom import assembled, reduced, tiles, together
+from unseen.backbones.zoom import assembled, reduced, stacked, tiles, together, unstacked
 from unseen.errors import UnseenError
 from unseen.ground.cache import cache_folder
 from unseen.ground.distributed import processes
@@ -147,15 +148,22 @@ class Backbone(nn.Module):
     def skip_frozen(self) -> Self:
         """Take the maps of stage "trunk" instead of images from now on; returns itself.
 
+        A backbone with zoom also takes maps of stage "trunk" without zoom, and returns those of this single look.
+
         Raises:
             UnseenError: the network does not name its stages, or its later layers use more than that.
         """
-        image = torch.rand(1, 3, self.transform.size, self.transform.size, generator=torch.Generator().manual_seed(0))
+        side = self.transform.size // self.spec.zoom
+        image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         image = image.to(next(self.model.parameters()))
         if self.spec.tower is None and last_frozen(self.network) is not None:
+
+            def maps(pixels: Tensor) -> list[Tensor]:
+                return list(self._single_maps(pixels).values())
+
             with torch.no_grad():
-                output = output_of_frozen(self.network, lambda: self._maps(image))
-            self._skipped = skip_frozen(self.network, self._maps, image, output)
+                output = output_of_frozen(self.network, lambda: maps(image))
+            self._skipped = skip_frozen(self.network, maps, image, output)
         if self._skipped is None:
             problem = "the output of its frozen layers cannot replace images"
             raise UnseenError(problem, where=self.spec.name, hint="--recipe views=0")
@@ -255,10 +263,11 @@ class Backbone(nn.Module):
         return parts[0] if len(parts) == 1 else [torch.cat(stage) for stage in zip(*parts, strict=True)]
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
-        """One map (B, C, h, w) per stage of transformed images (B, 3, H, W), with gradients if fine-tuned."""
+        """One map (B, C, h, w) per stage of transformed images (B, 3, H, W), with gradients if fine-tuned.
+
+        With :meth:`skip_frozen`, of the maps of stage "trunk".
+        """
         with self._counted_once():
-            if self._skipped is not None:
-                return self._skipped.call(self._maps, pixels.contiguous(memory_format=torch.channels_last))
             return self._maps(pixels.contiguous(memory_format=torch.channels_last))  # faster for convolutions
 
     @contextmanager
@@ -277,11 +286,15 @@ class Backbone(nn.Module):
 
     def _seen_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
         """Every map that a stage takes or joins, of the image and its tiles."""
-        zoom = self.spec.zoom
-        if zoom == 1:
-            return self._single_maps(pixels)
-        whole, near = self._single_maps(reduced(pixels, zoom)), self._single_maps(tiles(pixels, zoom))
-        return {name: together(found, assembled(near[name], zoom)) for name, found in whole.items()}
+        zoom, skipped = self.spec.zoom, self._skipped
+        single = self._single_maps if skipped is None else partial(skipped.call, self._single_maps)
+        if zoom == 1 or (skipped is not None and pixels.shape[2] == skipped.height):
+            return single(pixels)
+        whole, near = (reduced(pixels, zoom), tiles(pixels, zoom)) if skipped is None else unstacked(pixels, zoom)
+        seen, close = single(whole), single(near)
+        if self.spec.stages == (TRUNK,):
+            return {TRUNK: stacked(seen[TRUNK], close[TRUNK], zoom)}
+        return {name: together(found, assembled(close[name], zoom)) for name, found in seen.items()}
 
     def _single_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
         """Every map that a stage takes or joins, of images of the network's size."""

@@ -8,10 +8,12 @@ of them its output, computed before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Maps = TypeVar("Maps")
 
 
 def last_frozen(network: nn.Module) -> str | None:
@@ -37,15 +39,16 @@ class Skipped:
 
     Args:
         side: side of the network's images.
+        height: height of the output.
     """
 
-    def __init__(self, side: int) -> None:
-        self._side, self._output = side, torch.empty(0)
+    def __init__(self, side: int, height: int) -> None:
+        self._side, self.height, self._output = side, height, torch.empty(0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Skipped:
-        return Skipped(self._side)
+        return Skipped(self._side, self.height)
 
-    def call(self, maps: Callable[[Tensor], list[Tensor]], output: Tensor) -> list[Tensor]:
+    def call(self, maps: Callable[[Tensor], Maps], output: Tensor) -> Maps:
         """Maps of the images with this output `(B, C, h, w)` of frozen layers."""
         self._output = output
         return maps(output.new_zeros(()).expand(len(output), 3, self._side, self._side))
@@ -88,7 +91,7 @@ def skip_frozen(
         network is then unchanged.
     """
     before, frozen = maps(image), _frozen(network, lambda: maps(image))
-    skipped = Skipped(image.shape[-1])
+    skipped = Skipped(image.shape[-1], output.shape[2])
     if not frozen or not all(isinstance(found, Tensor) and len(found) == 1 for _, found in frozen):
         return None
     end = network.get_submodule(last_frozen(network) or "")

@@ -114,9 +114,6 @@ class BackboneSpec:
                 raise UnseenError(f"{stage!r} is not a valid stage", where=self.name, hint=hint)
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise UnseenError("stages must be distinct, and at least one", where=self.name)
-        if self.zoom > 1 and TRUNK in self.stages:
-            problem = "the output of frozen layers is not stored for zoomed images"
-            raise UnseenError(problem, where=self.name, hint="omit --zoom, or use --recipe views=0")
 
     @property
     def tower(self) -> str | None:

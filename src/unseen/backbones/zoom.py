@@ -12,8 +12,14 @@ multi-scale features of frozen networks (S2: Shi et al., ECCV 2024), which keep 
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def looks(zoom: int) -> int:
+    """How often the network sees an image: whole, and in tiles."""
+    return 1 + zoom * zoom if zoom > 1 else 1
 
 
 def reduced(pixels: Tensor, zoom: int) -> Tensor:
@@ -40,3 +46,16 @@ def together(whole: Tensor, near: Tensor) -> Tensor:
     lengths = [maps.mean(dim=(2, 3), keepdim=True).norm(dim=1, keepdim=True).clamp(min=1e-12) for maps in (whole, near)]
     result: Tensor = (whole / lengths[0] + near / lengths[1]) * ((lengths[0] + lengths[1]) / 4)
     return result
+
+
+def stacked(whole: Tensor, near: Tensor, zoom: int) -> Tensor:
+    """Maps ``(B, C, h, w)`` of images and ``(B z z, C, h, w)`` of their tiles below each other: ``(B, C, L h, w)``."""
+    rows = near.unflatten(0, (-1, zoom * zoom)).transpose(1, 2).flatten(2, 3)
+    return torch.cat([whole, rows], dim=2)
+
+
+def unstacked(maps: Tensor, zoom: int) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`stacked`."""
+    height = maps.shape[2] // looks(zoom)
+    near = maps[:, :, height:].unflatten(2, (zoom * zoom, height)).transpose(1, 2).flatten(0, 1)
+    return maps[:, :, :height], near

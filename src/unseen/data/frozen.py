@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unseen.backbones.backbone import Backbone
+from unseen.backbones.zoom import looks
 from unseen.data.dataset import digest
 from unseen.data.images import ImageStore
 from unseen.features.store import RegionStore
@@ -18,7 +19,8 @@ class FrozenStore:
     """Outputs of the frozen layers for several views of every image (:class:`unseen.backbones.transform.Transform`).
 
     Args:
-        views: one store per view of the same images, the one for testing first.
+        views: one store per view of the same images, the one for testing first; with zoom, only that one also holds the
+            tiles of the images, below them.
         backbone: the backbone; only its description is kept.
         regions: regions of the backbone before training, for a method that starts from a closed form.
 
@@ -47,10 +49,15 @@ class FrozenStore:
         return self._channels
 
     def read(self, indices: Sequence[int] | np.ndarray, view: int = 0) -> Tensor:
-        """Outputs ``(B, C, h, w)`` for some images, float32."""
+        """Outputs ``(B, C, h, w)`` for some images, float32; with zoom those of L looks, ``(B, C, L h, w)``."""
         store = self.views[view]
         found: Tensor = store.read(np.asarray(indices)).float().transpose(1, 2).unflatten(2, store.grid())
         return found
+
+    def read_whole(self, indices: Sequence[int] | np.ndarray, view: int) -> Tensor:
+        """The same of whole images, without their tiles."""
+        height = self.views[0].grid()[0] // looks(self.spec.zoom)
+        return self.read(indices, view)[:, :, :height]
 
 
 class FrozenSource:
@@ -84,11 +91,11 @@ class FrozenSource:
         return self._store.read(self._indices[positions]).to(self._device, self._dtype)
 
     def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
-        """Outputs ``(B, C, h, w)`` for training, of views drawn at random; arguments as for images."""
+        """Outputs ``(B, C, h, w)`` for training, of whole views drawn at random; arguments as for images."""
         indices = self._indices[positions]
         drawn = np.array([np.random.default_rng([*key, i]).integers(len(self._store.views)) for i in indices])
         order = [np.flatnonzero(drawn == view) for view in range(len(self._store.views))]
-        read = torch.cat([self._store.read(indices[rows], view) for view, rows in enumerate(order) if len(rows)])
+        read = torch.cat([self._store.read_whole(indices[rows], view) for view, rows in enumerate(order) if len(rows)])
         return read[np.argsort(np.concatenate(order))].to(self._device, self._dtype)
 
 

@@ -239,7 +239,7 @@ class Plan:
         backbone.skip_frozen()  # else the network cannot be trained in this way
         views = []
         for view in range(self.recipe.views):
-            frozen = Backbone(replace(trunk, view=view))
+            frozen = Backbone(replace(trunk, view=view, zoom=1 if view else trunk.zoom))
             exact = {"dtype": "float32"} if not view else {}  # as predictions of the trained model
             views.append(extracted(frozen, f"extracting features, view {view + 1} of {self.recipe.views}", **exact))
         return FrozenStore(views, backbone, regions)

@@ -4,8 +4,8 @@ Closed forms race first, in seconds (:mod:`unseen.methods.auto`). A trained meth
 leads if its H is higher by more than one standard error of the mean paired difference, over the draws on which both
 were measured, each at its own common offset. It is given up early if it falls far behind. A run that is given a time
 then also tries, against whichever leads, the closed forms on zoomed images (:mod:`unseen.backbones.zoom`), and the
-method that trains the last layers of the backbone; that one does not take part if training does not help, because it is
-a closed form then. No test image is used. Ours.
+method that trains the last layers of the backbone, on zoomed images if those lead; it does not take part if training
+does not help, because it is a closed form then. No test image is used. Ours.
 """
 
 from __future__ import annotations
@@ -150,22 +150,24 @@ def run_race(
         The winner's configuration (that of ``auto`` for a closed form), and a record for the report: ``entries``, best
         validation H first (method, H, draws, seconds; no H if time was too short; ``stopped`` after so many draws and
         ``behind`` by so much if it was given up; ``untrained`` if it stayed its closed form); ``duels`` against the
-        leader (method, against, ``difference`` of their H and its standard ``error``); ``winner``; ``entrant``, its
-        name if it is not a closed form on the images as they are.
+        leader (method, against, ``difference`` of their H and its standard ``error``); ``winner``; ``entrant``,
+        what it differs in from the closed forms on the images as they are: no, one or two names.
     """
     config, began = inputs.config, time.monotonic()
     identity = identity_of(inputs, config.draw_count)
     earlier = race_of(folder)
     if earlier is not None and earlier["identity"] == identity:
-        return _of(config, earlier["entrant"]) if earlier["entrant"] else config, earlier
+        return _of(config, earlier["entrant"]), earlier
     closed = validate_seeds(inputs, [seed], folder, _of_method("closed forms", progress))[seed]
     entries = [_entry(name, value, None, None) for name, value in closed.metrics["race"].items()]
     best = max(entries, key=lambda entry: entry["H"])
     best |= {"draws": _draws(closed), "seconds": round(time.monotonic() - began)}
-    leader, duels, winner, entrant = best, list[dict[str, Any]](), config, ""
+    leader, duels, entrant = best, list[dict[str, Any]](), list[str]()
     for name in _entrants(config, ends):
-        theirs, began = _of(config, name), time.monotonic()
-        label = f"closed forms, zoom {ZOOM}" if name == ZOOMED else name
+        kinds = [ZOOMED, TUNED] if name == TUNED and entrant == [ZOOMED] else [name]
+        theirs, began = _of(config, kinds), time.monotonic()
+        label = "closed forms" if name == ZOOMED else name
+        label += f", zoom {ZOOM}" if theirs.zoomed else ""
         try:
             told, place = _of_method(label, progress), folder / "race" / name
             found = _tried(inputs, theirs, seed, place, best, told, prepare, ends)
@@ -180,13 +182,13 @@ def run_race(
             duel = {"method": entries[-1]["method"], "against": leader["method"], "difference": mean}
             duels.append(duel | {"error": None if math.isinf(error) else error})
             if mean > error:
-                leader, winner, entrant = entries[-1], theirs, name
+                leader, entrant = entries[-1], kinds
     if entrant:
-        shutil.copytree(folder / "race" / entrant, folder, dirs_exist_ok=True)
+        shutil.copytree(folder / "race" / entrant[-1], folder, dirs_exist_ok=True)
     entries.sort(key=lambda entry: -(entry["H"] or 0))
     record = {"winner": leader["method"], "entrant": entrant, "duels": duels, "entries": entries, "identity": identity}
     write_json(folder / "race" / FILE, record, sealed=True)
-    return winner, record
+    return _of(config, entrant), record
 
 
 def _of_method(name: str, progress: Progress) -> Progress:
@@ -198,19 +200,23 @@ def _of_method(name: str, progress: Progress) -> Progress:
     return tell
 
 
-def _of(config: RunConfig, name: str) -> RunConfig:
-    """Configuration of an entrant beside the closed forms."""
-    if name == ZOOMED:
-        return replace(config, backbone=replace(config.backbone, zoom=ZOOM), zoomed=True)
-    return replace(config, method=name, preset=None, raced=True)
+def _of(config: RunConfig, entrant: Sequence[str]) -> RunConfig:
+    """Configuration of an entrant: no name is the closed forms as they are; several belong together."""
+    for name in entrant:
+        if name == ZOOMED:
+            config = replace(config, backbone=replace(config.backbone, zoom=ZOOM), zoomed=True)
+        else:
+            config = replace(config, method=name, preset=None, raced=True)
+    return config
 
 
 def _entrants(config: RunConfig, ends: float) -> list[str]:
     """Who races against the closed forms; with a time also what takes more of it and a network."""
     backbone, names = config.backbone, [TRAINED]
-    if math.isinf(ends) or backbone.imported or backbone.zoom > 1:
+    if math.isinf(ends) or backbone.imported:
         return names
-    return [*names, ZOOMED, *([] if config.reduce or backbone.tower is not None else [TUNED])]
+    names += [ZOOMED] if backbone.zoom == 1 else []
+    return names if config.reduce or backbone.tower is not None else [*names, TUNED]
 
 
 def _tried(
@@ -232,7 +238,7 @@ def _tried(
         return progress if math.isinf(ends) else Clock(progress, ends, tasks)
 
     try:
-        if theirs.zoomed:
+        if theirs.method == AUTO:
             left = closed["seconds"] * (1 + held)  # for what follows the extraction
             own = prepare(theirs, Clock(progress, ends - left, 1))
             zoomed = validate_seeds(own, [seed], place, progress)[seed]
@@ -252,6 +258,8 @@ def _tried(
     except BehindError:
         return {"H": watch.value, "stopped": watch.draws, "of": draws, "behind": watch.behind}
     found = {"H": trained.metrics["best_H"], "draws": _draws(trained)}
+    if theirs.zoomed:
+        found["method"] = f"{theirs.method}, zoom {ZOOM}"
     return found | ({"untrained": True} if trained.pick.get("epoch") == 0 else {})
 
 
@@ -264,7 +272,7 @@ def race_of(folder: Path) -> dict[str, Any] | None:
 def asked_for(config: RunConfig) -> RunConfig:
     """Configuration that a race started with, from that of its winner."""
     if config.zoomed:
-        return replace(config, backbone=replace(config.backbone, zoom=1), zoomed=False)
+        config = replace(config, backbone=replace(config.backbone, zoom=1), zoomed=False)
     return replace(config, method=AUTO, preset=None, raced=False) if config.raced else config
 
 
