@@ -141,6 +141,7 @@ class TestMistakes:
         ("kwargs", "message"),
         [
             ({"name": "test_resnt"}, "did you mean test_resnet"),
+            ({"name": "feildguide"}, "did you mean fieldguide"),
             ({"name": "test_resnet.nope"}, "available: test_resnet.r160_in1k"),
             ({"stages": ()}, "stages must be distinct"),
             ({"stages": ("last",)}, "'last' is not a valid stage"),

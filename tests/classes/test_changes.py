@@ -11,6 +11,7 @@ from unseen.classes.attributes import Attributes, write_attributes
 from unseen.classes.changes import (
     IN_USE,
     LOCK,
+    beyond_range,
     changing,
     keep_table,
     left_unknown,
@@ -22,6 +23,7 @@ from unseen.classes.changes import (
     unit_doubt,
     values_of,
 )
+from unseen.classes.spreadsheets.columns import Column, Encoding
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 
@@ -145,6 +147,17 @@ def test_settings_divide_at_the_last_equals_sign():
     for text in ("color::red", "=1", "size="):
         with pytest.raises(UnseenError, match="is not ATTRIBUTE=VALUE"):
             read_settings([text])
+
+
+def test_numbers_beyond_the_range_of_the_table_are_noted():
+    encoding = Encoding(
+        (Column("Depth", "number", low=0.5, high=2.25, unit="mm", decimal=","), Column("wide", "yes/no"))
+    )
+    assert beyond_range("x", {"depth": "2,5 mm", "wide": "yes", "y": "9"}, encoding) == [
+        '"x": Depth 2,5 mm is beyond the range of the table, 0,5 mm to 2,25 mm, and counts as its end'
+    ]
+    assert beyond_range("x", {"Depth": "0,5 mm"}, encoding) == beyond_range("x", {"Depth": "?"}, encoding) == []
+    assert beyond_range("x", {"Depth": "9"}, None) == []
 
 
 def test_another_unit_is_noticed():

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -74,6 +75,15 @@ def test_the_table_says_unknown(predict, images):
     assert "unknown" not in out
     _, text, _ = predict(images / "1.jpg", "--unknown", "0", "--json")
     assert json.loads(text)["items"][0]["known"] is True
+
+
+def test_an_explanation_says_unknown_like_the_prediction(monkeypatch, capsys, model, images, tmp_path):
+    arguments = ["explain", str(model), str(images / "1.jpg"), "-o", str(tmp_path / "why.svg"), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["unseen", *arguments])
+    with suppress(SystemExit):
+        cli.main()
+    assert "answer:  unknown: no class reaches 100% confidence" in capsys.readouterr().out
+    assert "answer: unknown" in (tmp_path / "why.svg").read_text()
 
 
 def test_class_lists(predict, images, tmp_path):

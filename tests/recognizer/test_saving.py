@@ -26,7 +26,7 @@ from unseen.classes.attributes import Attributes
 from unseen.classes.spreadsheets.columns import Column, Encoding
 from unseen.classes.table import ClassTable
 from unseen.cli import app
-from unseen.errors import RunError, UnseenError
+from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import SEAL
 from unseen.methods import create_method
 from unseen.model.ranks import RankThreshold
@@ -483,3 +483,20 @@ print([m for m in ("pandas", "lightning_fabric") if m in sys.modules])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]
+
+
+def test_a_class_is_described_in_the_words_of_the_spreadsheet(tiny_backbone):
+    columns = (
+        Column("crown", "categories", steps=("red",), fill=(0.5,)),
+        Column("size", "categories", steps=("small",), fill=(0.5,)),
+    )
+    tail = Column("tail", "categories", steps=("long",), fill=(0.25,))
+    recognizer = make(tiny_backbone, encoding=Encoding((*columns, tail)))
+    recognizer.add_class("e", {"Crown": "red", "size::small": 0.5})
+    assert recognizer.table.values[-1].tolist() == [1, 0.5, 0.25]
+    recognizer.edit_class("e", {"tail": "long"})
+    assert recognizer.table.values[-1].tolist() == [1, 0.5, 1]
+    with pytest.raises(DataError, match='column "crown": "rde" is not a value of this column — did you mean "red"'):
+        recognizer.add_class("f", {"crown": "rde"})
+    recognizer.add_class("f", {"crown::red": 0.75})  # numbers by attribute as ever: the others get the mean
+    assert recognizer.table.values[-1].tolist() == [0.75, *recognizer.table.unknown[1:]]

@@ -26,7 +26,7 @@ from unseen.report.command import train_command, train_words
 from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
-from unseen.report.quality import class_order, class_rows, mistakes
+from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
 from unseen.report.summary import in_words, sureness
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
@@ -139,6 +139,15 @@ def test_equal_classes_are_said_to_be_equal():
     (found,) = confusions(material([2, 2, 3], [3, 3, 3], [True, True, False, False], [*values]))
     assert not found.differences
     assert "no model can separate them" in found.advice
+
+
+def test_an_attribute_hardly_varies_if_all_classes_but_one_have_its_value():
+    #         one class, two classes, one above half but graded below it, within a tenth of the range
+    values = [[0, 0, 0.0, 5], [0, 0, 0.25, 5.05], [1, 1, 0.5, 5], [0, 1, 1.0, 5], [0, 0, 0.3, 6]]
+    table = ClassTable(
+        tuple("abcde"), Attributes(tuple("wxyz")), np.array(values, float), np.array([1, 1, 1, 1, 0], bool)
+    )
+    assert hardly_varying(table).tolist() == [True, False, False, True]
 
 
 def test_present_is_above_half_of_the_largest():

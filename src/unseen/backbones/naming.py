@@ -38,7 +38,8 @@ def check_name(name: str) -> None:
         return
     base = name.partition(".")[0]
     if not timm.is_model(base):
-        close = difflib.get_close_matches(base, timm.list_models(), n=3)
+        close = difflib.get_close_matches(base, ["fieldguide"], cutoff=0.8)
+        close = close or difflib.get_close_matches(base, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the models"
         raise UnseenError(f"timm has no model {name!r}", where="backbone", hint=hint)
     if "." in name:

@@ -360,6 +360,13 @@ def left_unknown(cells: Mapping[str, object], table: ClassTable, encoding: Encod
     return f"{given} of {len(every)} {what} given; the others get the mean of the training classes"
 
 
+def beyond_range(name: str, cells: Mapping[str, object], encoding: Encoding | None) -> list[str]:
+    """Notes on numbers of a class that are beyond the range of the training's table, and count as its end."""
+    columns = {fold(column.name): column for column in encoding.columns} if encoding is not None else {}
+    found = [(columns[fold(key)], cell) for key, cell in cells.items() if fold(key) in columns]
+    return [f'"{name}": {text}' for column, cell in found if (text := column.beyond(str(cell)))]
+
+
 def unit_doubt(values: np.ndarray, table: ClassTable) -> str | None:
     """A note if the values of a class seem to have another unit than the table; else ``None``."""
     largest, mine = np.abs(table.values).max(axis=1), float(np.abs(values).max())

@@ -88,7 +88,7 @@ def _show_parts(found: PartMaps, path: Path, as_json: bool) -> dict[str, Any]:
     return {"parts": shares, "crop": list(found.crop), "figure": str(path)}
 
 
-def _show(found: Explanation, top: int, path: Path) -> None:
+def _show(found: Explanation, top: int, path: Path, threshold: float | None) -> None:
     """Tables of one explanation."""
     from unseen.classes.naming import label
     from unseen.explain.figures import account, said
@@ -126,7 +126,12 @@ def _show(found: Explanation, top: int, path: Path) -> None:
         ],
         title=f"{target.name}: {100 * target.confidence:.0f}%   {rival.name}: {100 * rival.confidence:.0f}%",
     )
-    for line in found.coarser:
+    unknown = (
+        []
+        if found.prediction.known or threshold is None
+        else [f"unknown: no class reaches {100 * threshold:.0f}% confidence"]
+    )
+    for line in found.coarser or unknown:
         _say(f"answer:  {line}")
     for near in found.nearest[:3]:
         _say(f"similar: {near.file} ({class_label(near.name)}, {near.similarity:.2f})")
@@ -219,7 +224,7 @@ def explain(
                 folder = all_attributes / path.stem.removesuffix("-why") if several else all_attributes
                 attribute_maps(found, folder)
             if not as_json:
-                _show(found, top, path)
+                _show(found, top, path, recognizer.threshold)
             made.append({**found.as_dict(), "figure": str(path)})
     for line in found_images.left_out.lines():
         err.print(f"[yellow]note:[/] {plain_text(line)}", highlight=False, soft_wrap=True)

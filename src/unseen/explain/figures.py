@@ -189,7 +189,7 @@ def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple
     axis.set_xlim(-0.5, image.width - 0.5)  # a crop may extend beyond the image
     axis.set_ylim(image.height - 0.5, -0.5)
     lines = [_sure(explanation.target), f"instead of {_sure(explanation.rival)}"]
-    if explanation.coarser:
+    if explanation.coarser or not explanation.prediction.known:
         answer, rank = explanation.prediction.answer, explanation.prediction.answer_rank
         lines.insert(0, f"answer: {answer} ({rank})" if rank else f"answer: {answer}")
     if explanation.before:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.towers import TextTower
+from unseen.classes.changes import values_of
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.table import ClassTable
 from unseen.errors import RunError, UnseenError
@@ -150,7 +151,7 @@ class ScoredModel:
     def add_class(
         self,
         name: str,
-        attributes: Values,
+        attributes: Values | Mapping[str, object],
         *,
         trained: int = -1,
         taxa: Mapping[str, str] | None = None,
@@ -160,22 +161,33 @@ class ScoredModel:
         Args:
             name: name that is new to the table.
             attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others get the
-                mean).
+                mean); for a model trained from a spreadsheet, also a mapping with words and columns of the spreadsheet,
+                such as ``{"crown color": "red", "leg length": "12 mm"}``.
             trained: for a removed class that comes back, its position among the seen classes of the training, see
                 :meth:`ClassTable.back_from`; it then counts as seen.
             taxa: rank to taxon, such as ``{"family": "Ardeidae"}``; see :meth:`ClassTable.with_taxa`.
         """
+        attributes = self._in_numbers(attributes)
         self.table = self._table.with_class(name, attributes, seen=trained >= 0, trained=trained, taxa=taxa)
 
-    def edit_class(self, name: str, attributes: Values) -> None:
+    def edit_class(self, name: str, attributes: Values | Mapping[str, object]) -> None:
         """Change attribute values of a class, without retraining.
 
         Args:
             name: name of the class.
-            attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others stay).
+            attributes: as in :meth:`add_class`; attributes that a mapping does not name stay.
         """
+        attributes = self._in_numbers(attributes, self._table.values[self._table.index(name)])
         self.table = self._table.with_values(name, attributes)
         self.support = self.support.described(self._table.names[self._table.index(name)])
+
+    def _in_numbers(self, attributes: Any, start: np.ndarray | None = None) -> Values:
+        """Values of a description that has cells of the spreadsheet; any other one unchanged."""
+        given: Values = attributes
+        if self.encoding is None or not isinstance(attributes, Mapping):
+            return given
+        words = any(isinstance(v, str) or k not in self._table.attributes.positions for k, v in attributes.items())
+        return values_of(attributes, self._table, self.encoding, start=start) if words else given
 
     def edit_taxa(self, name: str, taxa: Mapping[str, str]) -> None:
         """Change the taxa of a class; see :meth:`ClassTable.with_taxa`."""

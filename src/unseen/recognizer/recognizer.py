@@ -171,7 +171,7 @@ class Recognizer(TrainedModel):
     def add_class(
         self,
         name: str,
-        attributes: Values | None = None,
+        attributes: Values | Mapping[str, object] | None = None,
         *,
         trained: int = -1,
         images: Any = (),
@@ -181,8 +181,7 @@ class Recognizer(TrainedModel):
 
         Args:
             name: name of the new class.
-            attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others get the
-                mean of the training classes); ``None`` for a class that has only images.
+            attributes: as in :meth:`TrainedModel.add_class`; ``None`` for a class that has only images.
             trained, taxa: as in :meth:`TrainedModel.add_class`.
             images: images of the class, in any form of :func:`unseen.recognizer.given.images_of`.
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from unseen.classes.naming import label
+from unseen.classes.nearness import apart
 from unseen.classes.presence import present
+from unseen.classes.table import ClassTable
 from unseen.errors import UnseenError
 from unseen.explain.answers import Answers
 from unseen.explain.attribute_scores import SIDES, attribute_quality, held_out_quality, read_in_holdouts
@@ -144,7 +146,7 @@ class AttributeSection:
         rows: rows in table order.
         graded: whether an attribute has more than two values in the class table.
         side: side of the bars: unseen classes if they can be measured, else seen ones.
-        hardly: names of attributes that at most one class has, or at most one has not.
+        hardly: names of attributes that :func:`hardly_varying` finds.
         groups: name, mean AUROC and number of measured attributes, best first; empty if groups are uninformative.
         held_out: whether unseen classes are those of class hold-outs.
     """
@@ -189,6 +191,14 @@ def learned_in_holdouts(read: Mapping[str, Any] | None) -> bool:
     return read is not None and any(value is not None and value != 0.5 for value in read["auroc"])
 
 
+def hardly_varying(table: ClassTable) -> np.ndarray:
+    """Bool ``(K,)``: whether all classes but at most one have the same value, see :func:`apart`."""
+    values = table.values
+    differing = apart(table, values, np.median(values, axis=0)).sum(axis=0)
+    hardly: np.ndarray = (np.ptp(values, axis=0) == 0) | ((differing <= 1) & (len(values) > 3))
+    return hardly
+
+
 def attribute_section(material: Material) -> AttributeSection | None:
     """Quality of every attribute over test images and class hold-outs; ``None`` if nothing can be measured."""
     answers, read = material.answers, read_in_holdouts(material.found)
@@ -216,15 +226,10 @@ def attribute_section(material: Material) -> AttributeSection | None:
         )
         for k, (name, group) in enumerate(zip(attributes.names, attributes.groups, strict=True))
     ]
-    values = material.table.values
-    hardly = [
-        rows[k].name
-        for k in range(len(rows))
-        if np.ptp(values[:, k]) == 0 or (min(counts[k], len(has) - counts[k]) <= 1 and len(has) > 3)
-    ]
+    hardly = [row.name for row, alike in zip(rows, hardly_varying(material.table), strict=True) if alike]
     means = frame.groupby("group", sort=False)[f"{side}_auroc"].agg(["mean", "count"]).dropna()
     groups = [(label(str(name)), float(row["mean"]), int(row["count"])) for name, row in means.iterrows()]
     if len(groups) >= len(rows) or len(groups) < 2:
         groups = []
-    graded = any(len(np.unique(column)) > 2 for column in values.T)
+    graded = any(len(np.unique(column)) > 2 for column in material.table.values.T)
     return AttributeSection(rows, graded, side, hardly, sorted(groups, key=lambda g: -g[1]), quality.held_out)

@@ -169,8 +169,13 @@ def paragraph(material: Material) -> list[str]:
             f"{in_words(holdout['U']['mean'])} times with all {seen} classes as possible answers."
         )
         distinct = held_out_classes(material)
-        sentences += compared(guess, 1 / max(aside, 1), distinct, f"Among these {aside} that is")
-        sentences += compared(holdout["U"], 1 / max(seen, 1), distinct, f"Among all {seen} that is")
+        among = compared(guess, 1 / max(aside, 1), distinct, "")
+        among_all = compared(holdout["U"], 1 / max(seen, 1), distinct, "")
+        if among and among == among_all:
+            sentences.append(f"Both are{among[0]}")
+        else:
+            sentences += [f"Among these {aside} that is{text}" for text in among]
+            sentences += [f"Among all {seen} that is{text}" for text in among_all]
     elif t1 is None and unseen:
         sentences.append(f"There is no test image of the {unseen}, so the accuracy on them is unknown.")
     return sentences
@@ -261,8 +266,8 @@ def advice(
     if never:
         some = _list([class_label(name) for name in never[:4]])
         lines.append(
-            f"{some} {'is' if len(never) == 1 else 'are'} hardly ever recognized, although there are "
-            "training images: check their images and their rows in the table."
+            f"{some} {'is' if len(never) == 1 else 'are'} hardly ever recognized, although there are training images: "
+            f"check {'its images and its row' if len(never) == 1 else 'their images and their rows'} in the table."
         )
     same = [c for c in mixed if not c.differences]
     if same:
@@ -290,8 +295,9 @@ def advice(
             "worst unseen classes would help most."
         )
     if attributes is not None and attributes.hardly:
-        some = counted(len(attributes.hardly), "attribute hardly varies", "attributes hardly vary")
-        lines.append(f"{some} between the classes and help little; add attributes that vary.")
+        one, more = "hardly varies between the classes and helps", "hardly vary between the classes and help"
+        some = counted(len(attributes.hardly), f"attribute {one}", f"attributes {more}")
+        lines.append(f"{some} little; add attributes that vary.")
     seen = max(data["classes_seen"], 1)
     if data["trainval"] / seen < FEW_TRAINING:
         some = counted(round(data["trainval"] / seen), "training image")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unseen.classes.changes import (
+    beyond_range,
     changes_since,
     changing,
     keep_table,
@@ -128,12 +129,14 @@ class Classes:
         names = [one.name for one in described if one.name is not None]
         if len(names) < len(described):
             raise DataError("the table has no class name", hint='add a column "class"')
+        notes: list[str] = []
         with self.change():
             for name, one in zip(names, described, strict=True):
                 table, encoding = self.recognizer.table, self.recognizer.encoding
                 cells, taxa = taxa_in(one.cells, table, encoding)
                 self.add_described(name, values_of(cells, table, encoding, where=one.where), taxa)
-        return self._changed(names)
+                notes += beyond_range(name, cells, encoding)
+        return self._changed(names, notes)
 
     def save(self) -> schema.Saved:
         """Save the classes with the run."""
@@ -209,8 +212,8 @@ class Classes:
             recognizer.table, recognizer.support = before
             raise
 
-    def _changed(self, names: Sequence[str]) -> schema.Changed:
-        warnings = [line for name in names for line in self._warnings(name)]
+    def _changed(self, names: Sequence[str], notes: Sequence[str] = ()) -> schema.Changed:
+        warnings = [*notes, *(line for name in names for line in self._warnings(name))]
         entries = self._entries(names) if names else []
         described = [name for name in names if self.recognizer.support[name].attributes]
         near = {name: [n.name for n in closest(self.recognizer, name, NEAR)] for name in described[:MOST_NEAR]}

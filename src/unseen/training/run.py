@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -63,13 +63,23 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
     existing = RunConfig.from_json(read_json(where, RunError, "restore the file, or choose another --output"), where)
     changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
     if changed:
-        there, asked = (c.to_json()[changed[0]] or "none" for c in (existing, config))
+        there, asked = _differing(*(c.to_json()[changed[0]] for c in (existing, config)))
         raise RunError(
             f"contains a run with different {changed[0]} ({there}, now {asked})",
             where=folder,
             hint="choose another --output, or delete it",
         )
     return existing
+
+
+def _differing(there: Any, asked: Any) -> tuple[str, str]:
+    """Two settings as text; of settings with parts, the first part that differs."""
+    if isinstance(there, Mapping) and isinstance(asked, Mapping):
+        part = next((k for k in {**there, **asked} if there.get(k) != asked.get(k)), None)
+        if part is not None:
+            one, other = _differing(there.get(part), asked.get(part))
+            return f"{part}: {one}", other
+    return str(there or "none"), str(asked or "none")
 
 
 def fit(

@@ -185,6 +185,14 @@ class Column:
             raise CellError(f'"{cell}" is a date', "format the column as text and enter the value again")
         raise CellError(f'"{cell}" is not a finite number', "enter a number, or leave the cell blank")
 
+    def beyond(self, cell: str) -> str:
+        """A note if a number is beyond the ends of the column; else empty."""
+        found = None if self.kind != "number" or self.is_blank(cell) else measure(cell, self.decimal)
+        if found is None or self.low <= found[0] <= self.high:
+            return ""
+        low, high = (f"{self.written(end)} {self.unit}".rstrip() for end in (self.low, self.high))
+        return f"{self.name} {cell} is beyond the range of the table, {low} to {high}, and counts as its end"
+
     def show(self, values: Sequence[float]) -> str:
         """Values, one per attribute, as a cell in a person's notation."""
         if self.kind == "ignored":

@@ -11,6 +11,7 @@ import typer
 from unseen.classes.changes import (
     IN_USE,
     Described,
+    beyond_range,
     changing,
     check_model,
     keep_table,
@@ -135,8 +136,8 @@ def _changed(run: Path, table: ClassTable, names: list[str], verb: str, lines: l
         )
         return
     for name in names:
-        beside = ", ".join(f"{n['name']} ({n['cosine']:.2f})" for n in nearest[name])
-        say(f"{verb}: {name}{f'   nearest: {beside}' if beside else ''}")
+        beside = ", ".join(n["name"] for n in nearest[name])
+        say(f"{verb}: {name}{f'   nearest in the table: {beside}' if beside else ''}")
     say(f"{counted(len(table), 'class')} in use, saved in {run / IN_USE}")
     warn(lines)
 
@@ -185,6 +186,7 @@ def add(
             values = None if bare else values_of(cells, current, encoding, start=start, where=one.where)
             doubt = None if bare or start is not None else left_unknown(cells, current, encoding)
             lines += [f'"{one.name}": {doubt}'] if doubt else []
+            lines += [] if bare else beyond_range(one.name, cells, encoding)
             position = table.back_from(trained, one.name)
             if position >= 0:
                 lines.append(f'"{one.name}" has training images, so it is a seen class again')
@@ -221,6 +223,7 @@ def edit(
     if attributes is None and not settings and like is None and not ranks:
         raise UnseenError("nothing to change", hint="pass --attributes, --set, --rank or --like")
     described = _described(name, attributes, settings, ranks)
+    lines: list[str] = []
     check_model(run)
     with changing(run) as current:
         table, encoding, support = current, read_encoding(run), support_of(run)
@@ -233,12 +236,13 @@ def edit(
             if taxa and not cells and like is None:
                 continue
             values = values_of(cells, current, encoding, start=start, where=one.where)
+            lines += beyond_range(one.name, cells, encoding)
             table = table.with_values(one.name, values)
             support = support and support.described(table.names[table.index(one.name)])
         keep_table(run, table)
         if support is not None:
             save_support(run, support)
-    _changed(run, table, [str(d.name) for d in described], "edited", _new_ranks(current, table), as_json)
+    _changed(run, table, [str(d.name) for d in described], "edited", [*lines, *_new_ranks(current, table)], as_json)
 
 
 @commands.command()
