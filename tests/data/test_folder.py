@@ -234,6 +234,7 @@ def test_a_missing_class_table(folder):
 
 def test_missing_folder(folder):
     refused(folder / "nowhere", "", "no such folder — pass a folder with images and a class table")
+    refused(folder / "classes.csv", "", f"a file, not a folder — pass its folder: {folder}")
 
 
 def test_no_attribute_columns(folder):
@@ -497,6 +498,18 @@ def test_class_folders_without_a_folder_of_images(own):
     assert len(data.files) == 60
 
 
+def test_the_usual_words_for_a_split_are_told_the_ones_here(folder):
+    edit(folder, "images.csv", "test_seen", "Test")
+    hint = "use one of trainval, test_seen, test_unseen: here test_seen, and test_unseen for classes without "
+    assert refused(folder, 'images.csv, row 3, column "split"', 'unknown split "Test"').startswith(hint)
+
+
+def test_an_image_that_is_listed_twice_is_said_once(folder):
+    edit(folder, "images.csv", "a/2.jpg", "a/1.jpg")
+    said = [f.what for f in check_folder(folder).of("error") if "already" in f.what]
+    assert said == ['"a/1.jpg" already appears in row 2']
+
+
 def test_a_folder_of_no_class(own):
     (own / "images/wolf").rename(own / "images/wolff")
     hint = refused(own, "images/wolff", "no class has this name in classes.csv")
@@ -505,7 +518,11 @@ def test_a_folder_of_no_class(own):
 
 def test_loose_images_and_none_at_all(own):
     (own / "images/stray.jpg").touch()
-    refused(own, "images", "images outside the class folders")
+    hint = refused(own, "images", "images outside the class folders")
+    assert hint.endswith(", or list them in images.csv with columns file and class")
+    (own / "labels.tsv").write_text("filename\tlabel\nstray.jpg\twolf\n")
+    hint = refused(own, "images", "images outside the class folders")
+    assert hint == 'if "labels.tsv" lists their classes, rename it to images.tsv'
     shutil.rmtree(own / "images")
     (own / "images").mkdir()
     refused(own, "images", "no folder in images/ has the name of a class")

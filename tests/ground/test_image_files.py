@@ -131,4 +131,7 @@ def test_heif_without_the_plug_in_is_named_with_the_fix(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "formats", lambda: ("JPEG", "PNG"))
     with pytest.raises(DataError, match=r"Pillow cannot read this image — HEIF: pip install 'unseen\[heif\]'"):
         open_image(tmp_path / "a.heic")
+    monkeypatch.setattr(images, "formats", lambda: ("JPEG", "HEIF"))
+    with pytest.raises(DataError, match="this image — a damaged HEIF file: replace it"):
+        open_image(tmp_path / "a.heic")
     assert [str(p) for p in FoundImages([tmp_path])] == [str(tmp_path / "a.heic")]  # it has a row with its error

@@ -164,6 +164,8 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
     try:
         if not root.is_dir():
             hint = "pass a folder with images and a class table, or create one with `unseen init`"
+            if root.is_file():
+                raise DataError("a file, not a folder", where=root, hint=f"pass its folder: {root.resolve().parent}")
             raise DataError("no such folder", where=root, hint=hint)
         path = find_table(root, "classes")
         if path is None and (root / "att_splits.mat").is_file():

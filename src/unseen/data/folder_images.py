@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +15,7 @@ import pandas as pd
 from unseen.classes.spreadsheets.cells import fold, nearest, place
 from unseen.classes.spreadsheets.mangled import restored
 from unseen.classes.spreadsheets.renaming import with_endings, with_names
-from unseen.classes.spreadsheets.tables import find_table, read_table
+from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_columns, read_table
 from unseen.classes.spreadsheets.values import repeats
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
@@ -101,7 +102,7 @@ def _listed(
             DataError(
                 f'unknown split "{name}"{_times(rows)}',
                 where=place(path, rows[0], "split"),
-                hint=f"use one of {', '.join(SPLITS)}",
+                hint=f"use one of {', '.join(SPLITS)}{_SPLIT_WORDS.get(ROLES.get(name.lower(), ''), '')}",
             )
             for name, rows in _alike(frame["split"] if split is not None else [], wrong)
         ]
@@ -109,7 +110,7 @@ def _listed(
     files = [_found(images, file) for file in frame["file"]]
     bad: Sequence[int] = []
     if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features can replace images
-        bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
+        bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, list(frame["file"]))
     keep = np.setdiff1d(np.arange(len(frame)), [*unknown, *wrong, *bad])
     if not len(keep):
         return None
@@ -228,17 +229,19 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
                 DataError(
                     f"no class has this name in {classes.name}" if folder else "images outside the class folders",
                     where=images / folder,
-                    hint=_spelling(folder, names) if folder else "move them into the folders of their classes",
+                    hint=_spelling(folder, names) if folder else _unplaced(classes.parent),
                 )
                 for folder in strangers
             ]
         )
     if not files:
         hint = f"put the images of {names[0]} into {images / names[0]}, and so on"
+        if "/" in said and not strict:
+            hint += f"; or {_unplaced(classes.parent)}"
         complain([DataError("no folder in images/ has the name of a class", where=images, hint=hint)])
         return None
     notes += left_out((f, why) for f, why in others if strict or any(said.get(p) is not None for p in Path(f).parts))
-    bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain, table=False))
+    bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain))
     keep = [i for i in range(len(files)) if i not in bad]
     split = None
     if parted:
@@ -266,6 +269,22 @@ ROLES = {
 """Names of the folders of a split into training, validation and test images."""
 
 
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "val"), ": here trainval"),
+    "test": ": here test_seen, and test_unseen for classes without training images",
+}
+"""Which split the usual words mean."""
+
+
+def _unplaced(root: Path) -> str:
+    """Hint for images outside the class folders: a table of their classes may have another name than images.csv."""
+    for path in sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and p.stem.lower() != "classes"):
+        with suppress(DataError):
+            read_columns(path, ["file", "class"])
+            return f'if "{path.name}" lists their classes, rename it to images{path.suffix.lower()}'
+    return "move them into the folders of their classes, or list them in images.csv with columns file and class"
+
+
 def _parted(files: Sequence[str], classes: Collection[str]) -> bool:
     """Whether images are in ``train/CLASS/`` and ``val/`` or ``test/``; false if a class has such a name."""
     tops = {file.split("/")[0] for file in files if file.count("/") > 1}
@@ -274,9 +293,13 @@ def _parted(files: Sequence[str], classes: Collection[str]) -> bool:
 
 
 def _check_files(
-    images: Path, files: Sequence[str], where: Callable[[int], str], complain: Complain, table: bool
+    images: Path,
+    files: Sequence[str],
+    where: Callable[[int], str],
+    complain: Complain,
+    written: Sequence[str] | None = None,
 ) -> list[int]:
-    """Errors of rows with files that are missing, outside the folder, or repeated."""
+    """Errors of rows with files that are missing, outside the folder, or repeated, unless ``written`` alike."""
     folder = images.resolve()
     missing, refused = [], []
     unnamed = [row for row, file in enumerate(files) if not file.isascii() and _not_utf8(file)]
@@ -298,9 +321,11 @@ def _check_files(
             complain([DataError(f'"{file}" lies outside {images}', where=where(row), hint="move it inside")])
             refused.append(row)
         elif first.setdefault(target, row) != row:
-            other = f"row {first[target] + 2}" if table else f'"{files[first[target]]}"'
-            complain([DataError(f'"{file}" is already the image of {other}', where=where(row), hint="keep one")])
             refused.append(row)
+            if written is not None and written[row] == written[first[target]]:
+                continue  # reported with the repeated cells
+            other = f"row {first[target] + 2}" if written is not None else f'"{files[first[target]]}"'
+            complain([DataError(f'"{file}" is already the image of {other}', where=where(row), hint="keep one")])
         elif not exists:
             missing.append(row)
     complain(_missing(images, files, where, missing))

@@ -347,6 +347,8 @@ def _unread(where: object, data: bytes | None) -> str:
         except OSError:
             pass
     if head[4:8] == b"ftyp" and any(brand in head for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")):
+        if "HEIF" in formats():
+            return "a damaged HEIF file: replace it, or export it as JPEG"
         return "HEIF: pip install 'unseen[heif]', or export it as JPEG"
     return "replace or remove it"
 

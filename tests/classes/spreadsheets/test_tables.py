@@ -98,6 +98,8 @@ def test_what_a_workbook_must_not_have(tmp_path):
     book.active.merge_cells("D1:E1")
     save()
     refused(path, 'cells D1:E1, B2:B3 of sheet "Sheet1" are merged')  # all at once
+    with pytest.raises(DataError, match="are merged — unmerge them and fill every cell"):
+        read_table(path, ["class"])
     book.active.unmerge_cells("B2:B3")
     book.active.unmerge_cells("D1:E1")
     book.active["B3"] = "#DIV/0!"

@@ -19,6 +19,8 @@ MOST_CELLS = 2_000_000
 """Limit for workbooks and Parquet files, in which a few bytes can claim any number of cells."""
 MOST_UNPACKED = 2**27
 """Limit for the unpacked bytes of a workbook."""
+MOST_ABOVE = 10
+"""Largest number of rows, such as titles, among which the row of column names is looked for, to name it in an error."""
 ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "photo", "picture")}
 """Accepted names of a required column, if no column has its own name."""
 

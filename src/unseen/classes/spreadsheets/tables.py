@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unseen.classes.spreadsheets.cells import also, fold, place, spelled, tidy
-from unseen.classes.spreadsheets.rows import ALIASES, Rows, parquet_rows, text_rows
+from unseen.classes.spreadsheets.rows import ALIASES, MOST_ABOVE, Rows, parquet_rows, text_rows
 from unseen.classes.spreadsheets.workbook import workbook_rows
 from unseen.errors import DataError
 from unseen.ground.words import counted
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd  # slow to import, and not needed to use a model
 
 MOST_COLUMNS = 20_000
-MOST_ABOVE = 10
-"""Largest number of rows, such as titles, among which the row of column names is looked for, to name it in an error."""
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
 OTHER_SUFFIXES = (".xls", ".ods", ".numbers", ".xlsm", ".xlsb", ".txt", ".feather")
 

@@ -10,8 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from unseen.classes.spreadsheets.cells import as_text, place
-from unseen.classes.spreadsheets.rows import MOST_CELLS, MOST_UNPACKED, Rows
+from unseen.classes.spreadsheets.cells import as_text, fold, place
+from unseen.classes.spreadsheets.rows import ALIASES, MOST_ABOVE, MOST_CELLS, MOST_UNPACKED, Rows
 from unseen.errors import DataError
 
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*[\"']([^\"']*)")
@@ -82,9 +82,8 @@ def workbook_rows(data: bytes, path: Path, sheet: str | None) -> Rows:
     if merged:
         ordered = [str(r) for r in sorted(merged, key=lambda r: (r.min_row, r.min_col))]
         cells = ", ".join(ordered[:6]) + (f" and {len(ordered) - 6} more" if len(ordered) > 6 else "")
-        raise DataError(
-            f'cells {cells} of sheet "{found.title}" are merged', where=path, hint="unmerge them and fill every cell"
-        )
+        problem, hint = f'cells {cells} of sheet "{found.title}" are merged', _headings(found, merged)
+        raise DataError(problem, where=path, hint=hint or "unmerge them and fill every cell")
     height, width = found.max_row, found.max_column
     if height * width > MOST_CELLS:  # cells with a color, perhaps
         formulas = _pick_sheet(_open_workbook(io.BytesIO(data), path), path, sheet)
@@ -109,6 +108,17 @@ def workbook_rows(data: bytes, path: Path, sheet: str | None) -> Rows:
                     hint="open and save the file in a spreadsheet program, or enter the value",
                 )
     return _shown(rows, found, path, sheet)
+
+
+def _headings(sheet: Any, merged: Sequence[Any]) -> str:
+    """A hint if the merged cells are a title and headings above the row of column names; else empty."""
+    last = max(r.max_row for r in merged)
+    above = [fold(str(cell.value)) for row in sheet.iter_rows(max_row=last) for cell in row if cell.value is not None]
+    names = sum(cell.value is not None for cell in sheet[last + 1])
+    if any(r.size["rows"] > 1 for r in merged) or last >= MOST_ABOVE or names < 2 or {*above} & {*ALIASES["class"]}:
+        return ""
+    rows = "row 1" if last == 1 else f"rows 1 to {last}"
+    return f"if row {last + 1} has the column names, delete {rows}, so that they come first"
 
 
 def _shown(rows: list[list[str]], sheet: Any, path: Path, asked: str | None) -> Rows:
