@@ -466,7 +466,7 @@ class TestOpenImage:
 
     def test_zero_bytes_text_folder_or_nothing(self, tmp_path):
         (tmp_path / "a.jpg").touch()
-        self.broken(tmp_path / "a.jpg", "Pillow cannot read this image")
+        self.broken(tmp_path / "a.jpg", "the file is empty — replace or remove it")
         (tmp_path / "b.jpg").write_text("<html>404</html>")
         self.broken(tmp_path / "b.jpg", "Pillow cannot read this image")
         self.broken(tmp_path, "a folder")

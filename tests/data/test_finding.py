@@ -88,6 +88,14 @@ def test_standard_input_is_read_once_and_found_again(images, monkeypatch):
     assert list(found) == list(found)
 
 
+def test_paths_on_standard_input_may_be_quoted_or_of_windows(images, monkeypatch):
+    class Stdin:
+        buffer = io.BytesIO(b'"b.jpg"\r\nb\\2.jpg\r\n"gone.jpg"\r\n')
+
+    monkeypatch.setattr(finding.sys, "stdin", Stdin)
+    assert [str(p) for p in FoundImages(["-"])] == ["b.jpg", "b/2.jpg", '"gone.jpg"']
+
+
 def test_it_is_lazy(images, monkeypatch):
     read = []
     real = os.scandir

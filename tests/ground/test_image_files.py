@@ -12,6 +12,7 @@ from PIL import Image
 from unseen.data.finding import FoundImages
 from unseen.data.folder import load_folder
 from unseen.data.folder_images import find_files
+from unseen.errors import DataError
 from unseen.ground.image_files import LeftOut, endings, image_files
 from unseen.ground.images import formats, open_image
 from unseen.releases.images import Images
@@ -123,8 +124,13 @@ def test_heif(tmp_path):
     np.testing.assert_allclose(np.asarray(image)[10, 30], (200, 30, 30), atol=12)
 
 
+def test_an_empty_file_is_said_to_be_empty(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(DataError, match=r"a\.jpg: the file is empty — replace or remove it"):
+        open_image(tmp_path / "a.jpg")
+
+
 def test_heif_without_the_plug_in_is_named_with_the_fix(tmp_path, monkeypatch):
-    from unseen.errors import DataError
     from unseen.ground import images
 
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))

@@ -186,7 +186,7 @@ def predict(
         counts = _onto_terminal(recognizer, inputs, options, workers, as_json)
     if counts.broken:
         where = 'see the column "error"' if output else "see the page" if html else "see the errors above"
-        err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
+        err.print(f"{counts.broken} of {counted(counts.images, 'image')} could not be read; {where}", highlight=False)
     for line in found.left_out.lines():
         _note(line)
     for line in () if weighing is None else weighing.notes(recognizer.table):

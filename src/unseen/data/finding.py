@@ -57,7 +57,7 @@ class FoundImages:
         path = Path(source)
         if source == STDIN:
             self._stdin.seek(0)
-            yield from (Path(line) for raw in self._stdin if (line := os.fsdecode(raw).strip("\r\n")))
+            yield from (_named(line) for raw in self._stdin if (line := os.fsdecode(raw).strip("\r\n")))
         elif source and os.path.isdir(source):
             empty = True
             for image in image_files(source, self.left_out):
@@ -94,13 +94,18 @@ class FoundImages:
         return kept
 
 
+def _named(line: str, folder: Path | None = None) -> Path:
+    """A file named by a line, perhaps in quotes or with backslashes: in the current folder, or else in another."""
+    for name in dict.fromkeys((line, line.replace("\\", "/"), line.strip("\"'"))):
+        for place in (Path(name), *(() if folder is None else (folder / name,))):
+            if os.path.isfile(place):
+                return place
+    return Path(line)
+
+
 def _listed(path: Path) -> Iterator[Path]:
     def found(line: str) -> Path:
-        for name in dict.fromkeys((line, line.replace("\\", "/"), line.strip("\"'"))):
-            for place in (Path(name), path.parent / name):
-                if os.path.isfile(place):
-                    return place
-        return Path(line)
+        return _named(line, path.parent)
 
     try:
         with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as lines:

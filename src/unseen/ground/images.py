@@ -10,7 +10,7 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -332,25 +332,26 @@ def _unreadable(where: object, data: bytes | None = None) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(f"too large: {_line(error)}", where=where, hint="save a smaller image") from None
     except UnidentifiedImageError:
-        raise NoImageError("Pillow cannot read this image", where=where, hint=_unread(where, data)) from None
+        problem, hint = _unread(where, data)
+        raise NoImageError(problem, where=where, hint=hint) from None
     except Exception as error:
         raise DataError(f"broken image: {_line(error)}", where=where, hint="replace or remove it") from None
 
 
-def _unread(where: object, data: bytes | None) -> str:
-    """Hint for a file, or data, in an unsupported format."""
-    head = (data or b"")[:32]
+def _unread(where: object, data: bytes | None) -> tuple[str, str]:
+    """Problem and hint for a file, or data, in an unsupported format."""
+    head = None if data is None else data[:32]
     if data is None:
-        try:
-            with Path(str(where)).open("rb") as file:
-                head = file.read(32)
-        except OSError:
-            pass
+        with suppress(OSError), Path(str(where)).open("rb") as file:
+            head = file.read(32)
+    if head == b"":
+        return "the file is empty", "replace or remove it"
+    problem, head = "Pillow cannot read this image", head or b""
     if head[4:8] == b"ftyp" and any(brand in head for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")):
         if "HEIF" in formats():
-            return "a damaged HEIF file: replace it, or export it as JPEG"
-        return "HEIF: pip install 'unseen[heif]', or export it as JPEG"
-    return "replace or remove it"
+            return problem, "a damaged HEIF file: replace it, or export it as JPEG"
+        return problem, "HEIF: pip install 'unseen[heif]', or export it as JPEG"
+    return problem, "replace or remove it"
 
 
 def _line(error: BaseException) -> str:

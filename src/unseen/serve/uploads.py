@@ -97,6 +97,7 @@ def decode(upload: Upload, max_pixels: int) -> Image.Image:
     except NoImageError as error:
         heif = error.hint is not None and error.hint.startswith("HEIF")
         hint = str(error.hint) if heif else "send a JPEG, PNG, WebP, TIFF or another image file"
-        raise Refusal(415, f"{upload.name}: not an image", hint) from None
+        problem = "not an image" if upload.data else "the file is empty"
+        raise Refusal(415, f"{upload.name}: {problem}", hint) from None
     except DataError as error:
         raise DataError(error.problem, where=upload.name, hint="replace it") from None
