@@ -27,7 +27,7 @@ from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
-from unseen.report.summary import in_words, sureness
+from unseen.report.summary import in_words, paragraph, sureness
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
 
@@ -109,6 +109,18 @@ def material(labels, named, seen, values=None, seeds=1):
     manifest = {"data": {"test_seen": int(seen[labels].sum()), "test_unseen": int((~seen[labels]).sum())}}
     run = SimpleNamespace(results={"protocols": {"honest": found}}, protocol="honest", manifest=manifest)
     return Material(run, table, {str(s): decisions for s in range(seeds)})
+
+
+@pytest.mark.parametrize(
+    ("unseen", "told"),
+    [(1, "test image of that class, so the accuracy on it is"), (3, "test image of the 3, so the accuracy on them is")],
+)
+def test_classes_without_test_images_agree_with_their_number(unseen, told):
+    data = {"classes_unseen": unseen, "classes_seen": 4, "trainval": 80}
+    metrics = {name: {"mean": None} for name in ("T1", "U", "S")}
+    said = paragraph(SimpleNamespace(manifest={"data": data}, found={"metrics": metrics}, holdout=None, set_aside=0))
+    assert f"There is no {told} unknown." in said
+    assert f"and knows {unseen} more from {'its' if unseen == 1 else 'their'} attributes alone" in said[0]
 
 
 def test_mistakes_by_hand():

@@ -126,6 +126,9 @@ def _teach(run: Path, recognizer: Recognizer, review: Review) -> None:
         recognizer.support = read_support(run)
         added = teach(recognizer, review)
         keep_support(run, recognizer.support)
+    if not added:
+        out.print("no image added: none is reviewed, or its class has it already", highlight=False, soft_wrap=True)
+        return
     for name, count in sorted(added.items()):
         out.print(f"{name}: {count} image{'' if count == 1 else 's'} added", highlight=False, soft_wrap=True)
     total = f"{counted(sum(added.values()), 'image')} added to {counted(len(added), 'class')}, kept with {run}"

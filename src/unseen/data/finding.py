@@ -97,7 +97,7 @@ class FoundImages:
 def _named(line: str, folder: Path | None = None) -> Path:
     """A file named by a line, perhaps in quotes or with backslashes: in the current folder, or else in another."""
     for name in dict.fromkeys((line, line.replace("\\", "/"), line.strip("\"'"))):
-        for place in (Path(name), *(() if folder is None else (folder / name,))):
+        for place in [Path(name)] if folder is None else [Path(name), folder / name]:
             if os.path.isfile(place):
                 return place
     return Path(line)

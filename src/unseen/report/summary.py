@@ -138,7 +138,7 @@ def paragraph(material: Material) -> list[str]:
     sentences = [
         f"This model names what an image shows. It learned {named} from {counted(data['trainval'], 'image')}"
         + (
-            f", and knows {unseen} more from their attributes alone, without a single image."
+            f", and knows {unseen} more from {'its' if unseen == 1 else 'their'} attributes alone, without any image."
             if unseen
             else "; every class in its table had training images."
         )
@@ -161,9 +161,10 @@ def paragraph(material: Material) -> list[str]:
     elif u is not None:
         sentences.append(f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times.")
     guess = holdout.get("T1") or {}
+    untested = f"There is no test image of {'that class' if unseen == 1 else f'the {unseen}'}"
     if t1 is None and unseen and guess.get("mean") is not None:
         sentences.append(
-            f"There is no test image of the {unseen}. Estimated by setting {aside} of your classes "
+            f"{untested}. Estimated by setting {aside} of your classes "
             f"aside as unseen{times(material)}: right {in_words(guess['mean'])} times among these "
             f"{aside} (guessing: {percent(1 / max(aside, 1), 0)}), and "
             f"{in_words(holdout['U']['mean'])} times with all {seen} classes as possible answers."
@@ -177,7 +178,7 @@ def paragraph(material: Material) -> list[str]:
             sentences += [f"Among these {aside} that is{text}" for text in among]
             sentences += [f"Among all {seen} that is{text}" for text in among_all]
     elif t1 is None and unseen:
-        sentences.append(f"There is no test image of the {unseen}, so the accuracy on them is unknown.")
+        sentences.append(f"{untested}, so the accuracy on {'it' if unseen == 1 else 'them'} is unknown.")
     return sentences
 
 
@@ -353,8 +354,8 @@ def verdict(run: Run) -> list[str]:
             lines.append(f"Seen classes, among all {every}: {in_words(measured['S']['mean'])} right.")
         if unseen:
             lines.append(
-                f"There is no test image of the {counted(unseen, 'unseen class', 'unseen classes')}, so "
-                "the accuracy on them is unknown."
+                f"There is no test image of the {'' if unseen == 1 else f'{unseen} '}unseen "
+                f"{'class, so the accuracy on it' if unseen == 1 else 'classes, so the accuracy on them'} is unknown."
             )
     expected = foreseen(material)
     if expected:
