@@ -115,6 +115,22 @@ def test_rows_of_a_comparison_are_processes_that_find_it(birdkit, tiny_guide, ti
     assert [(row["name"], row["error"]) for row in found] == [("full", None), ("weak", None)]
 
 
+def test_a_row_may_name_a_module_that_is_called_like_its_method(tmp_path, monkeypatch):
+    """As in the guide: ``ridge:Ridge`` is the method "ridge"."""
+    guide = (Path(__file__).parents[1] / "docs" / "how-to" / "add-method.md").read_text()
+    (tmp_path / "ridge.py").write_text(guide.split('title="ridge.py"\n')[1].split("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        rows = parse_variants(["ridge:Ridge", "strong=ridge:Ridge:strength=5"])
+        assert [(row.name, row.method, row.changes) for row in rows] == [
+            ("ridge", "ridge:Ridge", {}),
+            ("strong", "ridge:Ridge", {"strength": "5"}),
+        ]
+    finally:
+        METHODS.pop("ridge", None)
+        sys.modules.pop("ridge", None)
+
+
 def test_a_command_takes_a_path_and_a_folder_is_not_trusted(tiny_guide, tmp_path):
     folder = write_package(tmp_path / "site")
     words = ["train", tiny_guide, "--method", "birdkit.methods:Ridge", *BACKBONE, "--draws", "1", "--no-report"]

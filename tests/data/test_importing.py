@@ -15,7 +15,7 @@ from tiny_benchmarks import CLASSES, EACH, Tiny
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
 from unseen.data.folder import load_folder
-from unseen.data.importing import import_features, import_vectors, imported_store
+from unseen.data.importing import dataset_of, import_features, import_vectors, imported_store
 from unseen.errors import DataError, StoreError, UnseenError
 from unseen.releases import prepare
 from unseen.training.config import RunConfig
@@ -160,6 +160,29 @@ def test_a_method_trains_and_tests_on_them(birds, tmp_path, method):
     assert backbone["regions"] == "1x1"
     assert run.manifest["splits"]["validation_source"] == "given validation classes"
     assert run.results["protocols"]["honest"]["metrics"]["T1"]["mean"] is not None
+
+
+@pytest.mark.parametrize("table", ["published", "own"])
+def test_the_two_files_of_the_proposed_split_are_a_dataset(birds, tmp_path, table):
+    """Rows get the class and the part that att_splits.mat gives them, in whatever order the folder's own table is."""
+    prepared, tiny = birds
+    source = tiny.root / "xlsa17/data/CUB/res101.mat"
+    folder = tmp_path / "mini"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"mini: no class table — copy .*att_splits\.mat into it"):
+        dataset_of(folder, source)
+    wanted = load_folder(prepared)
+    if table == "published":
+        shutil.copy(source.with_name("att_splits.mat"), folder)
+    else:
+        rows = (prepared / "classes.csv").read_text().splitlines()
+        (folder / "classes.csv").write_text("\n".join([rows[0], *rows[:0:-1]]))
+    dataset = dataset_of(folder, source)
+    import_features(source, dataset, folder, "res101")
+    assert [dataset.table.names[c] for c in dataset.labels] == [wanted.table.names[c] for c in wanted.labels]
+    for part in ("trainval", "test_seen", "test_unseen"):
+        assert (dataset.indices(part) == wanted.indices(part)).all()
+    assert dataset.files == wanted.files
 
 
 def test_what_needs_the_network_says_so(birds, tmp_path):

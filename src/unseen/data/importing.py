@@ -5,10 +5,12 @@ They come without the network, so methods can be trained and tested on them, but
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -23,11 +25,13 @@ from unseen.formats.arrays import SUFFIXES, ArrayFile
 from unseen.formats.matlab import mat_shapes
 from unseen.formats.region_hdf5 import SPLITS, Reader, RegionFile
 from unseen.formats.res101 import ImageList, read_features
+from unseen.formats.xlsa17 import Split, read_split
 from unseen.ground.files import write_text, write_with
 from unseen.ground.words import counted
 
 HINT = "import the features of this dataset"
 UNKNOWN = "unknown origin"
+ATT_SPLITS = "att_splits.mat"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +83,8 @@ def dataset_of(folder: Path, path: Path) -> Dataset:
     """The dataset that features belong to; needs no image files.
 
     If the folder has a class table, but neither images nor a table of them, ``images.csv`` is written from the labels
-    in the file.
+    in the file. The classes and the split of a ``res101.mat`` are those of the ``att_splits.mat`` in the folder, or
+    else beside the file.
 
     Args:
         folder: folder of the dataset.
@@ -109,30 +114,75 @@ def _list_rows(folder: Path, source: Source, listed: Path) -> None:
     """``images.csv`` for the rows of a file."""
     import pandas as pd
 
-    classes = read_classes(folder, stop)
-    assert classes is not None
     if source.labels is None:
         problem = "no labels, and the folder has no table of images"
         raise DataError(problem, where=source.path, hint="add labels to the file, or images.csv with file and class")
+    split = _split_of(folder, source)
+    if split is not None and (split.named or split.path.parent == folder):
+        names, numbered_by = split.names, split.path
+    else:
+        classes = read_classes(folder, stop)
+        assert classes is not None
+        names, numbered_by = classes.names, classes.path
     count = len(source.labels)
-    rows = {"file": source.files or [f"row-{row:07d}" for row in range(count)]}
+    rows = {"file": _names_below(source.files) or [f"row-{row:07d}" for row in range(count)]}
     if source.labels.dtype.kind == "U":
         rows["class"] = [str(name) for name in source.labels]
     else:
-        outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(classes.names)))
+        outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(names)))
         if len(outside):
             problem = (
                 f"row {outside[0] + 1} is of class {source.labels[outside[0]]}, but there are "
-                f"{counted(len(classes.names), 'class')}"
+                f"{counted(len(names), 'class')}"
             )
-            raise DataError(problem, where=source.path, hint=f"labels are positions in {classes.path.name}, from 0")
-        rows["class"] = [classes.names[c] for c in source.labels]
+            raise DataError(problem, where=source.path, hint=f"labels are positions in {numbered_by.name}, from 0")
+        rows["class"] = [names[c] for c in source.labels]
     if source.parts:
-        split = np.full(count, "trainval", dtype=object)
+        parts = np.full(count, "trainval", dtype=object)
         for part, mine in source.parts.items():
-            split[mine] = part
-        rows["split"] = list(split)
+            parts[mine] = part
+        rows["split"] = list(parts)
+    elif split is not None:
+        if split.count != count:
+            problem = f"a split of {counted(split.count, 'image')}; {source.path.name} has {count:,}"
+            raise DataError(problem, where=split.path, hint="use the files of the same dataset")
+        rows["split"] = list(split.parts())
     write_text(listed, pd.DataFrame(rows).to_csv(index=False))
+
+
+def _split_of(folder: Path, source: Source) -> Split | None:
+    """The ``att_splits.mat`` of features: the folder's own class table, or that beside a ``res101.mat``."""
+    own = folder / ATT_SPLITS
+    if find_table(folder, "classes") is None and own.is_file():
+        return read_split(own)
+    beside = _split_beside(source.path)
+    if beside is not None and find_table(folder, "classes") is None:
+        raise DataError("no class table", where=folder, hint=f"copy {beside.path} into it")
+    return beside
+
+
+def _split_beside(path: Path) -> Split | None:
+    """The ``att_splits.mat`` beside a ``res101.mat``."""
+    beside = path.with_name(ATT_SPLITS)
+    return read_split(beside) if path.suffix == ".mat" and beside.is_file() else None
+
+
+def _names_below(files: tuple[str, ...]) -> list[str]:
+    """Image names without the folder that all share; an image named twice gets the number of its row."""
+    if not files:
+        return []
+    paths = [PurePosixPath(file) for file in files]
+    shared = len(PurePosixPath(os.path.commonpath([path.parent for path in paths])).parts) if _rooted(paths) else 0
+    below = [PurePosixPath(*path.parts[shared:]) for path in paths]
+    often = Counter(below)
+    return [
+        str(path if often[path] == 1 else path.with_name(f"{path.stem}-{row + 1}{path.suffix}"))
+        for row, path in enumerate(below)
+    ]
+
+
+def _rooted(paths: list[PurePosixPath]) -> bool:
+    return all(path.is_absolute() for path in paths)
 
 
 def import_features(
@@ -252,8 +302,11 @@ def _check(source: Source, dataset: Dataset, order: np.ndarray | None) -> None:
     labels = dataset.labels
     if source.labels is not None:
         labels = source.labels[rows]
+        positions = {name: c for c, name in enumerate(dataset.table.names)}
+        split = _split_beside(source.path)
+        if split is not None and split.named and positions.keys() == set(split.names):
+            labels = np.array(split.names)[labels]  # the folder's table may have another order
         if labels.dtype.kind == "U":
-            positions = {name: c for c, name in enumerate(dataset.table.names)}
             labels = np.array([positions.get(str(name), -1) for name in labels])
     wrong = np.flatnonzero(labels != dataset.labels)
     if len(wrong):

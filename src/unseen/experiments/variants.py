@@ -95,7 +95,8 @@ def parse_variant(text: str) -> Variant:
         else:
             raise UnseenError(f'cannot read "{text}"', hint=hint)
     method = found["method"].strip()
-    if method.partition(":")[0] in METHODS and ":" in method:  # a change without a value
+    module, colon, _ = method.partition(":")
+    if colon and module in METHODS and METHODS[module].__module__ != module:  # a change without a value
         raise UnseenError(f'cannot read "{text}"', hint=hint)
     short = find_method(method).name
     name = found["name"] or (text.strip() if found["changes"] or found["preset"] else short)
