@@ -10,6 +10,7 @@ dropped.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,7 +35,8 @@ class LogisticRegressions:
 
     Minimizes mean_i [ softplus(l_ik) - y_ik l_ik ] + lambda / 2 ||w_k||^2 with l_ik = w_k' x_i + c_k and free intercept
     c_k, for all targets k at once, by Newton's method in float64. Conjugate gradients solve the Newton systems in the
-    eigenbasis of the features' covariance, where the diagonals precondition well.
+    eigenbasis of the features' covariance, where the diagonals precondition well; they do so in float32, since a step
+    needs no more digits. Newton's method starts from the solutions of larger lambdas, continued in log lambda.
 
     Args:
         x: ``(n, C)`` features.
@@ -49,22 +51,25 @@ class LogisticRegressions:
         ones = torch.ones_like(x[:, :1])
         self._x = torch.cat([centred @ self._basis, ones], dim=1)
         self._values = torch.cat([values.clamp(min=0), ones[0]])
-        self._y = y.double()
+        self._y, self._quick = y.double(), self._x.float()
         self._solutions: dict[float, Tensor] = {}
 
     def __call__(self, strength: float) -> tuple[Tensor, Tensor]:
         """Weights ``(K, C)`` and intercepts ``(K,)`` for one lambda."""
-        if strength not in self._solutions:
-            self._solutions[strength] = self._solve(strength)
-        solution = self._solutions[strength]
+        solution = self._solution(strength)
         weight = solution[:, :-1] @ self._basis.T
         return weight, solution[:, -1] - weight @ self._mean
 
+    def _solution(self, strength: float) -> Tensor:
+        if strength not in self._solutions:
+            self._solutions[strength] = self._solve(strength)
+        return self._solutions[strength]
+
     def _solve(self, strength: float) -> Tensor:
-        """Newton's method from 0 with step halving, until no gradient entry of a target exceeds :data:`TOLERANCE`."""
+        """Newton's method with step halving, until no gradient entry of a target exceeds :data:`TOLERANCE`."""
         ridge = torch.full_like(self._values, strength)
         ridge[-1] = 0
-        solution = self._x.new_zeros(self._y.shape[1], self._x.shape[1])
+        solution = self._start(strength).clone()
         rows = torch.arange(len(solution), device=solution.device)
         for _ in range(100):
             theta, y = solution[rows], self._y[:, rows].T
@@ -79,6 +84,18 @@ class LogisticRegressions:
             length = self._step_length(theta, step, logits, y, gradient, ridge)
             solution[rows] = theta - length * step
         return solution
+
+    def _start(self, strength: float) -> Tensor:
+        """The solutions of the two next larger lambdas of :data:`STRENGTHS`, continued in log lambda."""
+        above = sorted(larger for larger in STRENGTHS if larger > strength)[:2]
+        if not above:
+            return self._x.new_zeros(self._y.shape[1], self._x.shape[1])
+        near = self._solution(above[0])
+        if len(above) < 2:
+            return near
+        change = (near - self._solution(above[1])) / math.log(above[1] / above[0])
+        start: Tensor = near + change * math.log(above[0] / strength)
+        return start
 
     def _step_length(
         self, theta: Tensor, step: Tensor, logits: Tensor, y: Tensor, gradient: Tensor, ridge: Tensor
@@ -104,17 +121,23 @@ class LogisticRegressions:
 
     def _newton_step(self, gradient: Tensor, curvature: Tensor, ridge: Tensor) -> Tensor:
         """Preconditioned conjugate gradients for H_k s_k = g_k, H_k = x' diag(curvature_k) x + diag(ridge), all k."""
-        diagonal = curvature.sum(dim=1, keepdim=True) * self._values + ridge
+        size = gradient.norm(dim=1, keepdim=True)
+        found, rows = torch.empty_like(gradient), torch.arange(len(gradient), device=gradient.device)
+        goal = size.sqrt().clamp(max=0.1)[:, 0].float()
+        curvature, ridge, x = curvature.float(), ridge.float(), self._quick
+        diagonal = curvature.sum(dim=1, keepdim=True) * self._values.float() + ridge
         inverse = torch.where(diagonal > 0, 1 / diagonal, 0)
-        step, residual = torch.zeros_like(gradient), gradient
-        scaled = inverse * residual
-        direction, product = scaled, (residual * scaled).sum(dim=1)
-        size = gradient.norm(dim=1)
-        goal = size * size.sqrt().clamp(max=0.1)
+        residual = (gradient / size).float()  # of unit length
+        step, direction = torch.zeros_like(residual), inverse * residual
+        product = (residual * direction).sum(dim=1)
         for _ in range(200):
-            if (residual.norm(dim=1) <= goal).all():
+            going = residual.norm(dim=1) > goal
+            found[rows[~going]] = step[~going].double()
+            if not going.any():
                 break
-            image = (curvature * (direction @ self._x.T)) @ self._x + ridge * direction
+            state = (rows, goal, curvature, inverse, residual, step, direction, product)
+            rows, goal, curvature, inverse, residual, step, direction, product = (t[going] for t in state)
+            image = (curvature * (direction @ x.T)) @ x + ridge * direction
             bend = (direction * image).sum(dim=1)
             rate = torch.where(bend > 0, product / bend, 0)[:, None]
             step = step + rate * direction
@@ -122,7 +145,9 @@ class LogisticRegressions:
             scaled = inverse * residual
             before, product = product, (residual * scaled).sum(dim=1)
             direction = scaled + torch.where(before > 0, product / before, 0)[:, None] * direction
-        return step
+        else:
+            found[rows] = step.double()
+        return found * size
 
 
 @dataclass(frozen=True, kw_only=True)
