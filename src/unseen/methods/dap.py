@@ -122,7 +122,8 @@ class LogisticRegressions:
     def _newton_step(self, gradient: Tensor, curvature: Tensor, ridge: Tensor) -> Tensor:
         """Preconditioned conjugate gradients for H_k s_k = g_k, H_k = x' diag(curvature_k) x + diag(ridge), all k."""
         size = gradient.norm(dim=1, keepdim=True)
-        found, rows = torch.empty_like(gradient), torch.arange(len(gradient), device=gradient.device)
+        found: Tensor = torch.empty_like(gradient)
+        rows = torch.arange(len(gradient), device=gradient.device)
         goal = size.sqrt().clamp(max=0.1)[:, 0].float()
         curvature, ridge, x = curvature.float(), ridge.float(), self._quick
         diagonal = curvature.sum(dim=1, keepdim=True) * self._values.float() + ridge
@@ -147,7 +148,7 @@ class LogisticRegressions:
             direction = scaled + torch.where(before > 0, product / before, 0)[:, None] * direction
         else:
             found[rows] = step.double()
-        return found * size
+        return found.mul_(size)
 
 
 @dataclass(frozen=True, kw_only=True)
