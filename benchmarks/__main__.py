@@ -49,6 +49,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "standings": ("fieldguide",),
     "attention_oracle": ("{prototypes}",),
     "fieldguide_levels": (),
+    "comparisons": ("{comparison}",),
     "aims": (),
 }
 """Module of this package to its arguments; each takes ``--output``."""
@@ -73,9 +74,17 @@ class Made:
         """A run of `prototypes`."""
         return self._trained("prototypes")
 
+    @cached_property
+    def comparison(self) -> Path:
+        """A comparison of closed forms."""
+        return self._made("fieldguide", "compare", "eszsl", "prototypes", "fieldguide", "--protocol", "honest")
+
     def _trained(self, method: str) -> Path:
-        folder = self.scratch / method
-        command = [sys.executable, "-m", "unseen", "train", "fieldguide", "--method", method, "--output", str(folder)]
+        return self._made(method, "train", "fieldguide", "--method", method)
+
+    def _made(self, name: str, *words: str) -> Path:
+        folder = self.scratch / name
+        command = [sys.executable, "-m", "unseen", *words, "--output", str(folder)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return folder
 
