@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -285,6 +286,17 @@ def test_stopping_says_so_and_the_same_command_goes_on(unseen, tiny_guide, cache
     assert status == 0, err
     assert lines.read_text().startswith(steps)
     assert (tmp_path / "run" / "results.json").is_file()
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_stopping_before_there_is_a_run_says_so_too(unseen, tiny_guide, tmp_path, monkeypatch, signal_name):
+    number = getattr(signal, signal_name)
+    before = signal.getsignal(number)
+    monkeypatch.setattr("unseen.cli.options.check_dataset", lambda _: os.kill(os.getpid(), number))
+    status, out, err = unseen("train", tiny_guide, "-o", tmp_path / "run")
+    assert (status, out, err) == (130, "", "stopped\n")
+    assert not (tmp_path / "run").exists()
+    assert signal.getsignal(number) is before
 
 
 def test_a_run_that_never_started_leaves_the_folder_free(unseen, tiny_guide, cache, tmp_path):

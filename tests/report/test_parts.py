@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import click
 import numpy as np
@@ -28,6 +28,7 @@ from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_un
 from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
 from unseen.report.summary import in_words, paragraph, sureness
+from unseen.report.tables import paper_choice
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
 
@@ -51,6 +52,22 @@ def test_ticks_lie_inside_and_are_few(low, span):
     assert len(found) <= 12
     room = 1e-6 * max(abs(low), span)
     assert all(low - room <= v <= low + span + room for v in found)
+
+
+@pytest.mark.parametrize(
+    ("picked", "expected"),
+    [
+        ({"epoch": 3}, "paper: the epoch is chosen on the test set."),
+        ({"gamma": 1.0, "lambda": 10.0}, "paper: hyperparameters are chosen on the test set."),
+        ({"epoch": 2, "share": 0.5}, "paper: the epoch and hyperparameters are chosen on the test set."),
+        ({}, "paper: there is nothing to choose on the test set."),
+    ],
+)
+def test_what_paper_chooses_on_the_test_set(picked, expected):
+    found = {"seeds": {"0": {"chosen": {"T1": {}, "H": picked, "by": "test set"}}}}
+    run: Any = SimpleNamespace(results={"protocols": {"paper": found, "honest": {}}})
+    assert paper_choice(run) == expected
+    assert paper_choice(cast(Any, SimpleNamespace(results={"protocols": {"honest": {}}}))) == ""
 
 
 def test_thinned_keeps_the_ends():

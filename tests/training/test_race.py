@@ -42,6 +42,44 @@ def test_a_training_that_would_end_too_late_is_stopped(monkeypatch):
     assert len(told) == 3
 
 
+def test_the_table_says_why_each_method_was_kept_or_not():
+    def entry(method, h, draws, **more):
+        return {"method": method, "H": h, "draws": draws, "seconds": 7} | more
+
+    def duel(method, against, difference, error):
+        return {"method": method, "against": against, "difference": difference, "error": error}
+
+    entries = [
+        entry("eszsl, zoom 2", 0.7, [0.71, 0.69]),
+        entry("msdnpp", 0.66, [0.7, 0.62]),
+        entry("eszsl", 0.65, [0.64, 0.66]),
+        entry("prototypes", 0.6, [0.61, 0.59]),
+        entry("sae", 0.5, None, stopped=1, of=2, behind=0.1),
+        entry("tuned, zoom 2", 0.7, [0.7, 0.7], untrained=True),
+        entry("late", None, None),
+        entry("worse", 0.4, [0.4, 0.4]),
+    ]
+    duels = [
+        duel("msdnpp", "eszsl", 0.01, 0.05),
+        duel("eszsl, zoom 2", "eszsl", 0.05, 0.001),
+        duel("worse", "eszsl, zoom 2", -0.3, 0.01),
+    ]
+    rows = race_rows({"race": {"winner": "eszsl, zoom 2", "entries": entries, "duels": duels}})
+    assert {row["method"]: row["result"] for row in rows} == {
+        "eszsl, zoom 2": "kept",
+        "msdnpp": "ahead of eszsl by 1.0 points, not by more than the error",
+        "eszsl": "led until eszsl, zoom 2",
+        "prototypes": "validation chose eszsl among closed forms",
+        "sae": "given up early",
+        "tuned, zoom 2": "training did not help",
+        "late": "not ready in time",
+        "worse": "30.0 points behind eszsl, zoom 2",
+    }
+    assert rows[3]["H on each draw"] == "61.0 59.0"
+    (alone, lone) = race_rows({"race": {"winner": "eszsl", "entries": entries[2:4], "duels": []}})
+    assert (alone["result"], lone["result"]) == ("kept", "validation chose eszsl among closed forms")
+
+
 class Found:
     """A validation whose best value after each draw is known."""
 
@@ -94,6 +132,9 @@ def test_the_run_becomes_the_winner_s(config, tmp_path, monkeypatch, wins):
     found = made.results["race"]
     assert {entry["method"] for entry in found["entries"]} == {"eszsl", "prototypes", "global"}
     assert (found["winner"] == "global") == wins
+    for entry in found["entries"][:3]:
+        assert len(entry["draws"]) == 2
+        assert np.mean(entry["draws"]) == pytest.approx(entry["H"])
     assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == [found["winner"]]
     assert made.config.method == ("global" if wins else "auto")
     assert made.config.raced == wins

@@ -10,7 +10,7 @@ import pytest
 
 from unseen.evaluation.metrics import Decisions, evaluate, h_bounds
 from unseen.training.closed_form import Validation, _Tried
-from unseen.training.outcomes import Choice, choice_of, value_of
+from unseen.training.outcomes import Choice, choice_of, value_of, values_of
 from unseen.training.temperature import Held
 
 FIRST, SECOND = np.array([True, True, False]), np.array([False, True, True])
@@ -80,4 +80,13 @@ def test_the_chosen_candidate_is_the_first_of_the_best_whatever_the_bounds_skip(
     pick = validation.best(SimpleNamespace(config=SimpleNamespace(select=select)))
     assert pick["number"] == int(np.argmax(every))
     assert validation.value == max(every)
-    assert validation.race == {"a": max(every[::2]), "b": max(every[1::2])}
+    by_method = {"a": every[::2], "b": every[1::2]}
+    if select == "H":
+        assert {name: found["H"] for name, found in validation.race.items()} == {
+            n: max(v) for n, v in by_method.items()
+        }
+    for position, (name, values) in enumerate(by_method.items()):
+        best = str(2 * int(np.argmax(values)) + position)
+        decisions = [found[best].decisions for found in validation._draws]
+        assert validation.race[name]["draws"] == pytest.approx(values_of(decisions, validation._seen, "H"))
+        assert validation.race[name]["H"] == pytest.approx(np.mean(validation.race[name]["draws"]))

@@ -24,6 +24,7 @@ from typer.core import TyperCommand, TyperOption
 from unseen.cli import completing
 from unseen.errors import UnseenError
 from unseen.ground.distributed import is_first, lost_others
+from unseen.ground.stopping import at_once
 
 _THRESHOLD = gc.get_threshold()
 _Result = TypeVar("_Result")
@@ -83,12 +84,16 @@ class Command(TyperCommand):
         return found
 
     def invoke(self, ctx: Any) -> Any:
-        """Check the numbers, then run."""
+        """Check the numbers, then run; Ctrl-C or SIGTERM ends it with one line and status 130."""
         for name, value in ctx.params.items():
             if isinstance(value, float) and not math.isfinite(value):
                 option = next(o for p in self.params if p.name == name for o in p.opts)
                 raise UnseenError(f"{value} is not a finite number", where=option, hint="pass a number such as 0.5")
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # caught here, since typer turns it into a silent exit
+            err.print("stopped")
+            raise typer.Exit(STOPPED) from None
 
 
 app = typer.Typer(
@@ -137,6 +142,8 @@ RunArgument = Annotated[
 ]
 
 
+STOPPED = 130
+"""Exit status of a command that Ctrl-C or SIGTERM ended."""
 FAILED = 1
 """Exit status if some images cannot be read and the others are done, or no row of a comparison; 2: an invalid call."""
 _ROOM, _ELSEWHERE = "free some disk space, then repeat the command", "choose a folder you can write to"
@@ -155,7 +162,8 @@ def main() -> None:
     if not is_first():
         out.quiet, sys.stdout = True, StringIO()
     try:
-        status = app(standalone_mode=False)
+        with at_once():
+            status = app(standalone_mode=False)
         if isinstance(status, int) and status:
             sys.exit(status)
     except UnseenError as error:
@@ -254,13 +262,12 @@ def long_work() -> None:
 def stoppable() -> Iterator[None]:
     """Silence libraries; Ctrl-C or SIGTERM prints how to resume and exits with status 130."""
     from unseen.ground.progress import quiet_libraries
-    from unseen.ground.stopping import at_once
 
     long_work()
     try:
         with quiet_libraries(), at_once():
             yield
-    except KeyboardInterrupt as stop:  # caught here, since typer turns it into a silent exit
+    except KeyboardInterrupt as stop:
         reason = f" ({stop})" if str(stop) else ""
         err.print(f"stopped{reason}; repeat the command to resume", highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED) from None

@@ -82,7 +82,9 @@ class RunOptions:
             help="Feature map: final, a timm stage index such as -2, or -2+final to join; three for mgmrn: 1,2,3."
         ),
     ] = "final"
-    select: Annotated[str, typer.Option(help="Validation metric that selects the epoch: H, T1 or AUSUC.")] = "H"
+    select: Annotated[
+        str, typer.Option(help="Validation metric that selects the epoch or hyperparameters: H, T1 or AUSUC.")
+    ] = "H"
     split_seed: Annotated[int, typer.Option(help="Seed that draws the validation classes.")] = 0
     draws: Annotated[
         int,

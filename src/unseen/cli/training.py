@@ -241,13 +241,13 @@ def write_run_report(run: Run, device: str, cache: Path | None, dataset: Dataset
 def print_legend(run: Run, metrics: list[str] | None = None) -> None:
     """Meaning of the columns in a run's table."""
     from unseen.evaluation.registry import chosen_metrics
-    from unseen.report.tables import chances, metrics_legend, percent
+    from unseen.report.tables import chances, metrics_legend, paper_choice, percent
 
     names = metrics or chosen_metrics()
     guessing = ", ".join(f"{name} {percent(value)}" for name, value in chances(run).items() if name in names)
     out.print(
         f"{metrics_legend(names)}. Guessing: {guessing}. ± spread over seeds, [ ] 95% interval over images. "
-        + ("paper: the epoch is chosen on the test set." if "paper" in run.config.protocols else ""),
+        + paper_choice(run),
         highlight=False,
         style="dim",
     )

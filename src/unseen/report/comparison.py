@@ -19,7 +19,8 @@ COLORS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a", "hol
 EXPLAINED = {
     "honest": "honest: epoch or hyperparameters and calibration are chosen on validation classes; the "
     "test set is used once.",
-    "paper": "paper: the best epoch is chosen on the test images, separately for T1 and H, as much released code does.",
+    "paper": "paper: the best epoch, or hyperparameters, are chosen on the test images, separately for T1 and H, as "
+    "much released code does.",
     "validation": "validation: measured on validation classes drawn from the seen classes, at their best "
     "epoch (or hyperparameters) and calibration; no test image is used. For choosing, not "
     "for reporting.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unseen.evaluation.coarser import answers_in_words
-from unseen.evaluation.registry import chosen_metrics, every_metric
+from unseen.evaluation.registry import HEADLINES, chosen_metrics, every_metric
 from unseen.ground.words import counted, size_text
 
 if TYPE_CHECKING:
@@ -118,7 +118,6 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
         return []
     rows = []
     for entry in race["entries"]:
-        kept = entry["method"] == race["winner"]
         told = "" if entry["H"] is None else percent(entry["H"])
         if entry["H"] is None:
             told = f"not ready in time, given up after {entry['seconds']} s"
@@ -131,10 +130,52 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
                 "method": entry["method"],
                 "H on validation classes": told,
                 "H on each draw": " ".join(percent(value) for value in entry["draws"] or []),
-                "result": "kept" if kept else "",
+                "result": _race_result(entry, race),
             }
         )
     return rows
+
+
+def _race_result(entry: Mapping[str, Any], race: Mapping[str, Any]) -> str:
+    """Why an entry of the race was kept or not."""
+    method = entry["method"]
+    if method == race["winner"]:
+        return "kept"
+    if entry["H"] is None:
+        return "not ready in time"
+    if "untrained" in entry:
+        return "training did not help"
+    if "stopped" in entry:
+        return "given up early"
+    for duel in race["duels"]:
+        if duel["against"] == method and _won(duel):
+            return f"led until {duel['method']}"
+    for duel in race["duels"]:
+        if duel["method"] == method:
+            gain = 100 * duel["difference"]
+            if gain > 0:
+                return f"ahead of {duel['against']} by {gain:.1f} points, not by more than the error"
+            return f"{-gain:.1f} points behind {duel['against']}"
+    closed = race["duels"][0]["against"] if race["duels"] else race["winner"]
+    return f"validation chose {closed} among closed forms"
+
+
+def _won(duel: Mapping[str, Any]) -> bool:
+    return duel["error"] is not None and duel["difference"] > duel["error"]
+
+
+def paper_choice(run: Run) -> str:
+    """What a run chose on the test set under ``paper``; empty without that protocol."""
+    found = run.results["protocols"].get("paper")
+    if found is None:
+        return ""
+    chosen = next(iter(found["seeds"].values()))["chosen"]
+    pick = chosen[HEADLINES[-1]]
+    things = ["the epoch"] if "epoch" in pick else []
+    things += ["hyperparameters"] if pick.keys() - {"epoch"} else []
+    if not things:
+        return "paper: there is nothing to choose on the test set."
+    return f"paper: {' and '.join(things)} {'is' if things == ['the epoch'] else 'are'} chosen on the test set."
 
 
 def race_sentence(results: Mapping[str, Any]) -> str:

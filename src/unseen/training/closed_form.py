@@ -78,7 +78,8 @@ class Validation(SeedValidation):
             value, place = self._leader(common, places, inputs.config.select)
             leaders.append((value, place))
             if name is not None:
-                self.race[name] = max(value, self.race.get(name, value))
+                h = value_of([found[common[place]].decisions for found in self._draws], self._seen, "H")
+                self.race[name] = {"H": h, "draws": self._values(common[place], "H").tolist()}
         self.value, place = max(leaders, key=lambda leader: (leader[0], -leader[1]))
         return self._draws[0][common[place]].candidate
 
@@ -101,7 +102,10 @@ class Validation(SeedValidation):
 
     def values(self, pick: dict[str, Any], select: str) -> np.ndarray:
         """``(draws,)`` value of a candidate on each draw."""
-        tried = [found[json.dumps(pick)].decisions for found in self._draws]
+        return self._values(json.dumps(pick), select)
+
+    def _values(self, key: str, select: str) -> np.ndarray:
+        tried = [found[key].decisions for found in self._draws]
         return values_of([replace(d, scores=d.scores.astype(np.float64)) for d in tried], self._seen, select)
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:

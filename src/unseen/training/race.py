@@ -159,8 +159,8 @@ def run_race(
     if earlier is not None and earlier["identity"] == identity:
         return _of(config, earlier["entrant"]), earlier
     closed = validate_seeds(inputs, [seed], folder, _of_method("closed forms", progress))[seed]
-    entries = [_entry(name, value, None, None) for name, value in closed.metrics["race"].items()]
-    best = max(entries, key=lambda entry: entry["H"])
+    entries = [_entry(name, found["H"], found["draws"], None) for name, found in closed.metrics["race"].items()]
+    best = next(entry for entry in entries if entry["method"] == closed.pick["method"])
     best |= {"draws": _draws(closed), "seconds": round(time.monotonic() - began)}
     leader, duels, entrant = best, list[dict[str, Any]](), list[str]()
     for name in _entrants(config, ends):

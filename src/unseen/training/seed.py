@@ -24,7 +24,8 @@ class SeedValidation(ABC):
 
     Attributes:
         value: of the candidate that :meth:`best` returned, on the draws so far.
-        race: value of each method's best candidate, if methods are candidates (:mod:`unseen.methods.auto`).
+        race: H of each method's best candidate, and on each draw, if methods are candidates
+            (:mod:`unseen.methods.auto`).
         study: how a choice between two forms of a method was made (:mod:`unseen.training.anchored`).
 
     Args:
@@ -35,7 +36,7 @@ class SeedValidation(ABC):
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed, self._folder = seed, folder
         self.value = 0.0
-        self.race: dict[str, float] = {}
+        self.race: dict[str, dict[str, Any]] = {}
         self.study: dict[str, Any] = {}
 
     @abstractmethod
