@@ -27,7 +27,7 @@ from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
-from unseen.report.summary import in_words, paragraph, sureness
+from unseen.report.summary import could_try_more, in_words, paragraph, sureness
 from unseen.report.tables import paper_choice
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
@@ -138,6 +138,22 @@ def test_classes_without_test_images_agree_with_their_number(unseen, told):
     said = paragraph(SimpleNamespace(manifest={"data": data}, found={"metrics": metrics}, holdout=None, set_aside=0))
     assert f"There is no {told} unknown." in said
     assert f"and knows {unseen} more from {'its' if unseen == 1 else 'their'} attributes alone" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({}, True),
+        ({"method": "msdnpp", "raced": True}, True),
+        ({"method": "msdnpp"}, False),
+        ({"time": 60.0}, False),
+        ({"backbone": BackboneSpec("test_resnet", weights="random", zoom=2), "zoomed": True}, False),
+        ({"backbone": BackboneSpec("features:mine", weights="x")}, False),
+    ],
+)
+def test_what_a_time_would_let_a_run_try(changes, more):
+    config = RunConfig(**{"method": "auto", "dataset": "/d", "backbone": BackboneSpec("test_resnet")} | changes)
+    assert could_try_more(config) is more
 
 
 def test_mistakes_by_hand():

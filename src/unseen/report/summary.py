@@ -15,14 +15,18 @@ from unseen.report.confusions import Confusion, confusions
 from unseen.report.material import Material, recorded
 from unseen.report.quality import AttributeSection
 from unseen.report.tables import percent
+from unseen.training.config import RunConfig
 from unseen.training.folder import Run
 from unseen.training.holdouts import LEAST
+from unseen.training.race import AUTO
 
 FEWEST_IMAGES, FEW_IMAGES, FEW_TRAINING = 4, 10, 20
 """Fewest images per class: test images for intervals, test images for precise accuracies, training images."""
 
 NOT_MEASURED = {"mean": None, "low": None, "high": None}
 
+GOOD = 0.9
+"""Accuracy from which nothing more needs to be tried."""
 CLOSE = 0.95
 """Cosine of two classes' attributes from which they count as nearly the same."""
 
@@ -318,9 +322,23 @@ def advice(
         lines.append(
             f"There are only about {counted(few, 'test image')} per class; more would make the numbers more precise."
         )
+    t1 = (measured if material.tested[1] else material.holdout or measured)["T1"]["mean"]
+    reached = [share for share in (t1, s) if share is not None]
+    if reached and min(reached) < GOOD and could_try_more(material.run.config):
+        lines.append(
+            "With a time, such as --time 30m (and another --output), training also tries a closer look at each image "
+            "and training the last layers of the network."
+        )
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("The run has one seed; --seeds 5 shows how much the numbers depend on chance.")
     return lines
+
+
+def could_try_more(config: RunConfig) -> bool:
+    """Whether a time would let a run of `auto` try more than it did."""
+    if config.method != AUTO and not config.raced:
+        return False
+    return not (config.time or config.backbone.imported or config.backbone.zoom > 1)
 
 
 def foreseen(material: Material) -> list[Expectation]:
