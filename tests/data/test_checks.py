@@ -114,6 +114,20 @@ def test_broken_and_odd_images(folder):
     assert truncated[0].startswith("broken image: image file is truncated")
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_file_that_is_taken_for_an_image_is_named_once(folder, listed):
+    (folder / "images/ash/IMG.CR2").write_bytes(b"II*")
+    (folder / "images/ash/notes.txt").write_text("wet")
+    if listed:
+        rows = [f"{path.relative_to(folder / 'images')},{path.parent.name}" for path in folder.rglob("*.jpg")]
+        (folder / "images.csv").write_text("file,class\n" + "\n".join(rows))
+    ignored = [f for f in check_folder(folder).findings if "ignored" in f.what or ".cr2" in f.what]
+    ignored.sort(key=lambda f: f.level, reverse=True)
+    assert [f.level for f in ignored] == ["warning", "note"], ignored
+    assert ".cr2, a camera raw file" in ignored[0].what
+    assert "notes.txt" in ignored[1].what
+
+
 def test_copies_and_leaks(folder):
     split = "file,class,split\n" + "".join(
         f"{name}/{i}.jpg,{name},{'test_seen' if i > 7 else 'trainval'}\n" for name in NAMES[:4] for i in range(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -12,9 +13,10 @@ from safetensors.numpy import save_file
 from unseen import ZeroShotClassifier, fit
 from unseen.backbones.spec import BackboneSpec
 from unseen.data.folder import load_folder
-from unseen.data.importing import dataset_of, import_features
+from unseen.data.importing import _names_below, dataset_of, import_features
 from unseen.errors import DataError
 from unseen.formats.arrays import ArrayFile
+from unseen.ground.images import ImageWarning
 
 CLASSES, EACH, K, C = 8, 6, 5, 7
 NAMES = [f"species {chr(97 + c)}" for c in range(CLASSES)]
@@ -77,6 +79,41 @@ def test_a_run_on_them(folder, tmp_path):
     made = ZeroShotClassifier.load(run.folder, device="cpu")
     held = SPLIT == "test_seen"
     assert (made.predict(X[held], among="seen") == np.array(NAMES)[LABELS[held]]).mean() > 0.5
+
+
+def test_images_become_test_images_only_if_that_is_said(folder, tmp_path, unseen):
+    path = write(tmp_path / "x.npz", labels=LABELS, files=FILES)
+    with pytest.warns(ImageWarning) as told:
+        dataset = dataset_of(folder, path)
+    held = int((dataset.split == "test_seen").sum())
+    assert held == sum(int(hashlib.sha256(f.encode()).hexdigest()[:16], 16) / 2**64 < 0.2 for f in FILES)
+    assert [str(w.message) for w in told] == [
+        f"x.npz has no split: of 48 images of seen classes, {held} become test images, about a fifth of each class, "
+        "by name; to choose them, add a column split to images.csv"
+    ]
+    (folder / "images.csv").unlink()
+    status, _, err = unseen("import", path, folder)
+    assert (status, f"note: x.npz has no split: of 48 images of seen classes, {held} become" in err) == (0, True), err
+    (folder / "images.csv").unlink()
+    status, _, err = unseen("import", write(tmp_path / "y.npz", labels=LABELS, split=SPLIT), folder)
+    assert (status, "no split" in err) == (0, False), err
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (("/data/birds/oak/1.jpg", "/data/birds/ash/1.jpg"), ["oak/1.jpg", "ash/1.jpg"]),
+        (("/data/oak/1.jpg", "/data/oak/2.jpg"), ["1.jpg", "2.jpg"]),
+        (("/a/1.jpg", "/b/1.jpg"), ["a/1.jpg", "b/1.jpg"]),
+        (("/data/oak/1.jpg", "/data/oak/2.jpg", "/data/oak/1.jpg"), ["1-1.jpg", "2.jpg", "1-3.jpg"]),
+        (("oak/1.jpg", "oak/1.jpg", "ash/1.jpg"), ["oak/1-1.jpg", "oak/1-2.jpg", "ash/1.jpg"]),
+        (("oak/1.jpg", "oak/2.jpg"), ["oak/1.jpg", "oak/2.jpg"]),  # relative paths are those below images/
+        (("/data/oak/1.jpg", "oak/2.jpg"), ["/data/oak/1.jpg", "oak/2.jpg"]),
+        ((), []),
+    ],
+)
+def test_names_of_images_below_the_folder_they_share(files, expected):
+    assert _names_below(files) == expected
 
 
 def test_rows_in_another_order_are_found_by_their_names(folder, tmp_path):

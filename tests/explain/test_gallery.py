@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from unseen.backbones.backbone import Backbone
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.answers import answers_of
 from unseen.explain.attention import Parts, attention_sheet
-from unseen.explain.courses import mean_epochs
+from unseen.explain.courses import choice_sentence, mean_epochs
 from unseen.explain.gallery import run_figures
 
 
@@ -176,6 +177,42 @@ def test_training_by_epoch_is_what_was_recorded(runs, drawn):
     for stage in ("validation", "final"):
         lines = (runs["msdn"].folder / f"seed-0/{stage}/metrics.jsonl").read_text().splitlines()
         assert found[found["stage"] == stage]["loss"].tolist() == [json.loads(x)["loss"]["total"] for x in lines]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (
+            {"epoch": 3, "by": "H", "validation": {"draws": [{}]}},
+            "Epoch 3 was chosen by H on validation classes at its best calibration offset.",
+        ),
+        (
+            {"epoch": 3, "by": "H", "validation": {"draws": [{}, {}]}},
+            "Epoch 3 was chosen by H on validation classes at one calibration offset for all 2 draws, so the curves "
+            "may peak at another epoch.",
+        ),
+        (
+            {"epoch": 0, "share": 0.5, "by": "T1", "validation": {"draws": [{}, {}]}},
+            "Epoch 0 was chosen together with hyperparameters by T1 on validation classes, a mean over 2 draws, so the "
+            "curves may peak at another epoch.",
+        ),
+        (
+            {"T1": {"epoch": 1}, "H": {"epoch": 2}, "by": "test set"},
+            "Epoch 2 was chosen by H on the test images at calibration offset 0, so the curves may peak at another "
+            "epoch.",
+        ),
+        ({"lambda": 0.5, "by": "H", "validation": {"draws": [{}]}}, ""),
+    ],
+)
+def test_what_the_epoch_was_chosen_by(chosen, expected):
+    results = {"protocols": {"honest": {"seeds": {"0": {"chosen": chosen}}}}}
+    run = SimpleNamespace(results=results, protocol="honest", config=SimpleNamespace(method="msdn"))
+    assert choice_sentence(run, "0") == expected
+
+
+def test_the_caption_of_a_training_names_the_choice(runs, drawn):
+    chosen = runs["msdn"].results["protocols"]["honest"]["seeds"]["0"]["chosen"]
+    assert f"Epoch {chosen['epoch']} was chosen by H on validation classes" in drawn.captions["training"]
 
 
 def test_epochs_of_the_validation_stage_are_means_over_its_draws(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 import warnings
 
@@ -60,6 +61,15 @@ def test_only_files_are_opened(tmp_path):
 def test_other_formats_of_pillow_are_no_images(tmp_path, data):
     (tmp_path / "a.jpg").write_bytes(data)
     refused(tmp_path / "a.jpg", "a.jpg: Pillow cannot read this image")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "my b.TXT"])
+def test_a_list_given_as_an_image_is_one_for_the_option(tmp_path, name):
+    (tmp_path / name).write_text("image\na.jpg\n")
+    with pytest.raises(DataError) as told:
+        open_image(tmp_path / name)
+    assert told.value.problem == "not an image"
+    assert told.value.hint == f"if it lists images, pass it as --list {shlex.quote(str(tmp_path / name))}"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])

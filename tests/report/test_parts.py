@@ -27,7 +27,7 @@ from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
-from unseen.report.summary import could_try_more, in_words, paragraph, sureness
+from unseen.report.summary import could_try_more, hardly_recognized, in_words, paragraph, sureness
 from unseen.report.tables import paper_choice
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
@@ -163,6 +163,21 @@ def test_mistakes_by_hand():
     rows = class_rows(m)
     assert [(r.name, r.mistaken, r.mistaken_share) for r in rows][2] == ("class 2", "class 0", 0.5)
     assert class_order(rows) == [2, 3, 1, 0]  # unseen, then seen; without images last
+
+
+def test_what_is_hardly_recognized_is_said_with_what_it_is_taken_for():
+    labels = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    few = hardly_recognized(material(labels, [1, 1, 1, 2, 1, 1, 1, 1, 2, 2, 2, 2], [True, True, False]))
+    assert few == (
+        "class 0 is hardly ever recognized, although there are training images: check its images and its row in the "
+        "table. The model takes images of class 0 mostly for class 1 (75 of 100 images)."
+    )
+    both = hardly_recognized(material(labels, [1, 1, 1, 2, 0, 2, 2, 2, 2, 2, 2, 2], [True, True, False]))
+    assert both.startswith("class 0 and class 1 are hardly ever recognized")
+    assert both.endswith(
+        "class 0 mostly for class 1 (75 of 100 images) and class 1 mostly for class 2 (75 of 100 images)."
+    )
+    assert hardly_recognized(material(labels, labels, [True, True, False])) == ""
 
 
 def test_mix_ups_name_what_is_shared_and_what_differs():

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from unseen.classes.spreadsheets.cells import fold
+from unseen.classes.spreadsheets.flags import NO_WORDS, YES_WORDS
 from unseen.classes.spreadsheets.numbers import DASHES, is_missing, measure
 from unseen.errors import DataError, UnseenError
 
@@ -58,7 +59,7 @@ TAKEN = (
 )
 """Reserved rank names: columns of predictions and class tables have them."""
 _TAKEN = re.compile(r"(class|confidence)_.*|.*_confidence")
-_FLAGS = {"yes", "no", "y", "n", "true", "false", "present", "absent", "x"}
+_FLAGS = (YES_WORDS | NO_WORDS) - {"o", "j"}  # letters that may be a name
 _HEADER = re.compile(r"rank:(?!:)\s*(.*\S)\s*", re.IGNORECASE)
 
 

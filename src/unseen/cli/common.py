@@ -137,6 +137,7 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="Cache folder for drawn images and region features [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
 ]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")]
 RunArgument = Annotated[
     Path, typer.Argument(help="Run folder, or a saved model.", show_default=False, autocompletion=completing.runs)
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,31 +23,68 @@ from unseen.cli.common import (
     with_bars,
 )
 from unseen.cli.configuring import pairs
-from unseen.cli.options import RunOptions, check_dataset, with_run_options
+from unseen.cli.options import (
+    EpochsOption,
+    ProtocolOption,
+    RunOptions,
+    SeedsOption,
+    check_dataset,
+    with_options,
+    with_run_options,
+)
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
     from unseen.experiments.compare import Comparison
+    from unseen.experiments.variants import Variant
 
-ProtocolOption = Annotated[
-    str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
-]
-SeedsOption = Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,7.")]
-RecipeOption = Annotated[
-    list[str] | None,
-    typer.Option(help="Set a training recipe value for every gradient-trained row: lr=1e-3 (repeatable)."),
-]
-EpochsOption = Annotated[int | None, typer.Option(help="Number of epochs; short for --recipe epochs=N.")]
-ValidationFlag = Annotated[
-    bool, typer.Option("--validation-only", help="Measure on validation classes only; never read test images.")
-]
 DatasetArgument = Annotated[str, typer.Argument(help="`fieldguide`, or a dataset folder.", show_default=False)]
 WIDE = 320
 """Terminal width that fits the whole table."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Options of the rows and columns of a comparison, as given."""
+
+    seeds: SeedsOption = "5"
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="Set a training recipe value for every gradient-trained row: lr=1e-3 (repeatable)."),
+    ] = None
+    epochs: EpochsOption = None
+    validation_only: Annotated[
+        bool, typer.Option("--validation-only", help="Measure on validation classes only; never read test images.")
+    ] = False
+    metrics: MetricsOption = None
+    as_json: JsonFlag = False
+
+    def comparison(
+        self, variants: list[Variant], dataset: str, protocol: str, folder: Path, options: RunOptions
+    ) -> Comparison:
+        """The comparison that is asked for."""
+        from unseen.evaluation.registry import chosen_metrics
+        from unseen.experiments.compare import Comparison
+
+        return Comparison(
+            variants,
+            options.entries(dataset, protocol, self.seeds, [variant.method for variant in variants], folder),
+            common_recipe(self.recipe, self.epochs),
+            validation_only=self.validation_only,
+            metrics=chosen_metrics(self.metrics),
+            cache=options.cache,
+            device=options.device,
+            workers=options.workers,
+            engine=options.engine,
+        )
+
+
+with_table_options = with_options(TableOptions, "table")
+
+
 @app.command()
 @with_run_options
+@with_table_options
 def compare(
     methods: Annotated[
         list[str],
@@ -67,11 +105,6 @@ def compare(
             "[default: both; honest if no unseen class has test images]."
         ),
     ] = None,
-    seeds: SeedsOption = "5",
-    recipe: RecipeOption = None,
-    epochs: EpochsOption = None,
-    validation_only: ValidationFlag = False,
-    metrics: MetricsOption = None,
     shots: Annotated[
         str | None,
         typer.Option(
@@ -86,8 +119,8 @@ def compare(
             help="Also measure what it gains to name batches of test images as a whole (`unseen predict --together`).",
         ),
     ] = False,
-    as_json: JsonFlag = False,
     *,
+    table: TableOptions,
     options: RunOptions,
 ) -> None:
     """Compare methods or settings on one dataset.
@@ -97,9 +130,7 @@ def compare(
     Example: `unseen compare eszsl msdn "no cal=msdn:lambda_cal=0" fieldguide --seeds 3`
     """
     from unseen.data.catalogue import load_dataset
-    from unseen.evaluation.registry import chosen_metrics
     from unseen.experiments.batches import measure_batches
-    from unseen.experiments.compare import Comparison
     from unseen.experiments.compare import compare as do
     from unseen.experiments.shots import measure_shots, parse_shots
     from unseen.experiments.variants import parse_variants
@@ -109,30 +140,20 @@ def compare(
         loaded = with_bars(lambda bars: load_dataset(dataset, cache=options.cache, progress=bars))
         protocol = "both" if len(loaded.indices("test_unseen")) else "honest"
     counts = None if shots is None else parse_shots(shots)
-    if (counts is not None or together) and (validation_only or protocol == "paper"):
+    if (counts is not None or together) and (table.validation_only or protocol == "paper"):
         where = "--shots" if counts is not None else "--together"
         raise UnseenError("needs the honest protocol", where=where, hint="--protocol honest or both")
     variants = parse_variants(methods)
     folder = output or Path("runs") / f"compare-{Path(dataset).name}"
-    asked = Comparison(
-        variants,
-        options.entries(dataset, protocol, seeds, [variant.method for variant in variants], folder),
-        common_recipe(recipe, epochs),
-        validation_only=validation_only,
-        metrics=chosen_metrics(metrics),
-        cache=options.cache,
-        device=options.device,
-        workers=options.workers,
-        engine=options.engine,
-    )
-    found = run_comparison(asked, folder, as_json, do, counts is None and not together)
+    asked = table.comparison(variants, dataset, protocol, folder, options)
+    found = run_comparison(asked, folder, table.as_json, do, counts is None and not together)
     done = [(row["name"], folder / row["folder"]) for row in found["rows"] if row["error"] is None]
     more: dict[str, Any] = {}
     if counts is not None:
         more["shots"] = measure_shots(done, folder, counts, device=options.device, cache=options.cache, say=_say)
     if together:
         more["together"] = measure_batches(done, folder, device=options.device, cache=options.cache, say=_say)
-    if as_json and more:
+    if table.as_json and more:
         print_json(found | more)
         return
     if "shots" in more:
@@ -143,6 +164,7 @@ def compare(
 
 @app.command()
 @with_run_options
+@with_table_options
 def ablate(
     method: Annotated[
         str,
@@ -157,13 +179,8 @@ def ablate(
         str | None, typer.Option(help="Vary one setting instead and plot it: lambda_cal=0.01,0.1,1.")
     ] = None,
     protocol: ProtocolOption = "honest",
-    seeds: SeedsOption = "5",
-    recipe: RecipeOption = None,
-    epochs: EpochsOption = None,
-    validation_only: ValidationFlag = False,
-    metrics: MetricsOption = None,
-    as_json: JsonFlag = False,
     *,
+    table: TableOptions,
     options: RunOptions,
 ) -> None:
     """Run a method without each of its components, or sweep one setting.
@@ -175,27 +192,15 @@ def ablate(
     """
     from functools import partial
 
-    from unseen.evaluation.registry import chosen_metrics
     from unseen.experiments.ablate import ablate as do
-    from unseen.experiments.compare import Comparison
     from unseen.experiments.variants import parse_variant
 
     base = parse_variant(method)
     swept = "" if sweep is None else f"-{sweep.partition('=')[0]}"
     folder = output or Path("runs") / f"ablate-{base.folder}-{Path(dataset).name}{swept}"
-    asked = Comparison(
-        [base],
-        options.entries(dataset, protocol, seeds, [base.method], folder),
-        common_recipe(recipe, epochs),
-        validation_only=validation_only,
-        metrics=chosen_metrics(metrics),
-        cache=options.cache,
-        device=options.device,
-        workers=options.workers,
-        engine=options.engine,
-    )
-    run_comparison(asked, folder, as_json, partial(do, base=base, sweep=sweep))
-    if sweep is not None and not as_json:
+    asked = table.comparison([base], dataset, protocol, folder, options)
+    run_comparison(asked, folder, table.as_json, partial(do, base=base, sweep=sweep))
+    if sweep is not None and not table.as_json:
         out.print(f"plot:   {folder / 'sweep'}*.png, .svg", highlight=False, soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from unseen.cli.common import (
     EngineOption,
     JsonFlag,
     RunArgument,
+    SeedOption,
     app,
     err,
     out,
@@ -36,7 +37,6 @@ ImagesArgument = Annotated[
         show_default=False,
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")]
 
 
 def _embedded(recognizer: Recognizer, images: list[str]) -> tuple[Embeddings, int]:

@@ -12,6 +12,7 @@ from unseen.cli.common import (
     DeviceOption,
     JsonFlag,
     RunArgument,
+    SeedOption,
     app,
     err,
     out,
@@ -43,7 +44,7 @@ def figures(
         float | None, typer.Option(help="Perplexity of the t-SNE [default: 30, less for few images].")
     ] = None,
     draw_seed: Annotated[int, typer.Option(help="Seed of the image sample and of t-SNE.", min=0)] = 0,
-    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
+    seed: SeedOption = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     cache: CacheOption = None,

@@ -16,6 +16,11 @@ from unseen.cli.common import CacheOption, DeviceOption, EngineOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
 
+ProtocolOption = Annotated[
+    str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
+]
+SeedsOption = Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,7.")]
+EpochsOption = Annotated[int | None, typer.Option(help="Number of epochs; short for --recipe epochs=N.")]
 ENTRIES = ("select", "split_seed", "draws", "folds", "store_dtype", "reduce", "precision", "accumulate", "holdouts")
 """Options that become entries of a run unchanged."""
 
@@ -172,26 +177,32 @@ class RunOptions:
         }
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of :class:`RunOptions`, passed as its argument ``options``."""
-    hints = get_type_hints(RunOptions, include_extras=True)
-    mine = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+def with_options(kind: type[Any], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that gives a command every option of a dataclass, passed together as its argument ``name``."""
+    hints = get_type_hints(kind, include_extras=True)
     added = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in fields(RunOptions)
+        for f in fields(kind)
     ]
     assert all(p.default is not MISSING for p in added)
 
-    @wraps(command)
-    def run(**values: Any) -> None:
-        names = {p.name for p in added}
-        command(
-            **{name: value for name, value in values.items() if name not in names},
-            options=RunOptions(**{name: value for name, value in values.items() if name in names}),
-        )
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        mine = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != name]
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in mine]
-    run.__signature__ = inspect.Signature([*parameters, *added])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*parameters, *added)}
-    del run.__wrapped__
-    return run
+        @wraps(command)
+        def run(**values: Any) -> None:
+            names = {p.name for p in added}
+            others = {key: value for key, value in values.items() if key not in names}
+            command(**others, **{name: kind(**{key: value for key, value in values.items() if key in names})})
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in mine]
+        run.__signature__ = inspect.Signature([*parameters, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in (*parameters, *added)}
+        del run.__wrapped__
+        return run
+
+    return decorate
+
+
+with_run_options = with_options(RunOptions, "options")
+"""Give a command every option of :class:`RunOptions`, passed as its argument ``options``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unseen.cli.common import DeviceOption, EngineOption, RunArgument, app, err, out, plain_text, with_bars
+from unseen.cli.common import DeviceOption, EngineOption, RunArgument, SeedOption, app, err, out, plain_text, with_bars
 from unseen.cli.serving import serve_application
 from unseen.data.finding import FoundImages
 from unseen.errors import DataError, UnseenError
@@ -48,7 +48,7 @@ def review(
     port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.", min=1, max=65535)] = 8000,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
-    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
+    seed: SeedOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unseen.cli.common import DeviceOption, EngineOption, app, err, long_work, out
+from unseen.cli.common import DeviceOption, EngineOption, SeedOption, app, err, long_work, out
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def serve(
     place: Annotated[str | None, typer.Option(help="Place that the page starts with [default: all].")] = None,
     month: Annotated[str | None, typer.Option(help="Month that the page starts with [default: all].")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
+    seed: SeedOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
 ) -> None:

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from unseen.cli.common import JsonFlag, RunArgument, app, err, out, print_json
+from unseen.cli.common import JsonFlag, RunArgument, SeedOption, app, err, out, print_json
+from unseen.cli.options import with_options
 from unseen.ground.progress import quiet_libraries
 
-if TYPE_CHECKING:
-    from unseen.recognizer.card import CardFields
-
 Stated = "not stated"
-LicenseOption = Annotated[str, typer.Option(help="License of the model, such as apache-2.0 or cc-by-4.0.")]
-DataLicenseOption = Annotated[str, typer.Option(help="License of the training images and tables.")]
-DataSourceOption = Annotated[str, typer.Option(help="Source and owner of the training data.")]
-AuthorOption = Annotated[str, typer.Option(help="Author of the model.")]
-ContactOption = Annotated[str, typer.Option(help="Contact for questions.")]
-DatasetOption = Annotated[
-    list[str] | None, typer.Option("--hub-dataset", help="Hub dataset that the model was trained on (repeatable).")
-]
-BackboneFlag = Annotated[
-    bool, typer.Option("--include-backbone", help="Also store the weights of a pretrained backbone.")
-]
-ReferencesFlag = Annotated[
-    bool, typer.Option("--include-references", help="Also store the training images' scores and file names.")
-]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")]
 
 
-def _fields(
-    license: str, data_license: str, data_source: str, author: str, contact: str, datasets: list[str] | None
-) -> CardFields:
-    from unseen.recognizer.card import CardFields
+@dataclass(frozen=True, kw_only=True)
+class ContentOptions:
+    """Options of the content of a shared model and of its card, as given."""
 
-    return CardFields(license, data_license, data_source, author, contact, tuple(datasets or ()))
+    seed: SeedOption = None
+    license: Annotated[str, typer.Option(help="License of the model, such as apache-2.0 or cc-by-4.0.")] = Stated
+    data_license: Annotated[str, typer.Option(help="License of the training images and tables.")] = Stated
+    data_source: Annotated[str, typer.Option(help="Source and owner of the training data.")] = Stated
+    author: Annotated[str, typer.Option(help="Author of the model.")] = Stated
+    contact: Annotated[str, typer.Option(help="Contact for questions.")] = Stated
+    hub_dataset: Annotated[
+        list[str] | None,
+        typer.Option("--hub-dataset", help="Hub dataset that the model was trained on (repeatable)."),
+    ] = None
+    include_backbone: Annotated[
+        bool, typer.Option("--include-backbone", help="Also store the weights of a pretrained backbone.")
+    ] = False
+    include_references: Annotated[
+        bool, typer.Option("--include-references", help="Also store the training images' scores and file names.")
+    ] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of :meth:`unseen.recognizer.Recognizer.save` and ``push_to_hub``."""
+        from unseen.recognizer.card import CardFields
+
+        stated = (self.license, self.data_license, self.data_source, self.author, self.contact)
+        return {
+            "include_backbone": self.include_backbone,
+            "include_references": self.include_references,
+            "card": CardFields(*stated, tuple(self.hub_dataset or ())),
+        }
+
+
+with_content_options = with_options(ContentOptions, "content")
 
 
 def _warn(license: str) -> None:
@@ -45,65 +57,44 @@ def _warn(license: str) -> None:
 
 
 @app.command()
+@with_content_options
 def save(
     run: RunArgument,
     folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
-    seed: SeedOption = None,
-    license: LicenseOption = Stated,
-    data_license: DataLicenseOption = Stated,
-    data_source: DataSourceOption = Stated,
-    author: AuthorOption = Stated,
-    contact: ContactOption = Stated,
-    hub_dataset: DatasetOption = None,
-    include_backbone: BackboneFlag = False,
-    include_references: ReferencesFlag = False,
+    *,
+    content: ContentOptions,
 ) -> None:
     """Save a model to a self-contained folder: safetensors, tables, JSON and a model card."""
     from unseen.recognizer import Recognizer
 
-    fields = _fields(license, data_license, data_source, author, contact, hub_dataset)
     with quiet_libraries():
-        Recognizer.load(run, seed=seed, device="cpu").save(
-            folder, include_backbone=include_backbone, include_references=include_references, card=fields
-        )
+        Recognizer.load(run, seed=content.seed, device="cpu").save(folder, **content.arguments())
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         size = file.stat().st_size
         out.print(f"{size / 1e6:9.2f} MB  {file.relative_to(folder)}", highlight=False, soft_wrap=True, markup=False)
-    _warn(license)
+    _warn(content.license)
 
 
 @app.command()
+@with_content_options
 def push(
     run: RunArgument,
     repo_id: Annotated[str, typer.Argument(help="Hub repository, OWNER/NAME.", show_default=False)],
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     message: Annotated[str, typer.Option(help="Commit message.")] = "Model of unseen",
-    seed: SeedOption = None,
-    license: LicenseOption = Stated,
-    data_license: DataLicenseOption = Stated,
-    data_source: DataSourceOption = Stated,
-    author: AuthorOption = Stated,
-    contact: ContactOption = Stated,
-    hub_dataset: DatasetOption = None,
-    include_backbone: BackboneFlag = False,
-    include_references: ReferencesFlag = False,
+    *,
+    content: ContentOptions,
 ) -> None:
     """Upload a model to the Hugging Face hub (log in first with `hf auth login`)."""
     from unseen.recognizer import Recognizer
 
-    fields = _fields(license, data_license, data_source, author, contact, hub_dataset)
     with quiet_libraries():
-        where = Recognizer.load(run, seed=seed, device="cpu").push_to_hub(
-            repo_id,
-            private=private,
-            message=message,
-            include_backbone=include_backbone,
-            include_references=include_references,
-            card=fields,
+        where = Recognizer.load(run, seed=content.seed, device="cpu").push_to_hub(
+            repo_id, private=private, message=message, **content.arguments()
         )
     out.print(where, highlight=False, soft_wrap=True, markup=False)
     out.print(f"unseen predict hf:{repo_id} IMAGES...", highlight=False, soft_wrap=True, markup=False)
-    _warn(license)
+    _warn(content.license)
 
 
 @app.command()

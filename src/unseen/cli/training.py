@@ -27,7 +27,7 @@ from unseen.cli.common import (
     with_bars,
 )
 from unseen.cli.configuring import pairs
-from unseen.cli.options import RunOptions, with_run_options
+from unseen.cli.options import EpochsOption, ProtocolOption, RunOptions, SeedsOption, with_run_options
 from unseen.errors import UnseenError
 from unseen.ground.words import counted, pasted
 
@@ -61,10 +61,8 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
     ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
-    ] = "honest",
-    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,7.")] = "1",
+    protocol: ProtocolOption = "honest",
+    seeds: SeedsOption = "1",
     preset: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +75,7 @@ def train(
     recipe: Annotated[
         list[str] | None, typer.Option(help="Change the training recipe: epochs=10, lr=1e-3 (repeatable).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs; short for --recipe epochs=N.")] = None,
+    epochs: EpochsOption = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the run folder.")] = True,
     memory: Annotated[
         float | None,

@@ -6,9 +6,7 @@ the table until it is complete, so nothing is requested twice.
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +22,7 @@ from unseen.data.provenance import COLUMNS, DRAFTED, PROVENANCE
 from unseen.errors import DataError, UnseenError
 from unseen.ground.checked import checked
 from unseen.ground.extras import needed
-from unseen.ground.files import write_text
+from unseen.ground.files import csv_text, write_text
 from unseen.ground.journal import Journal
 from unseen.ground.progress import Progress, silent
 
@@ -218,10 +216,10 @@ def describe(
             cells |= found
         progress("drafting", len(classes), len(classes))
     names = [a.name for a in columns]
-    write_text(output, _csv(["class", *names], [[c, *(cells[c][n] for n in names)] for c in classes]))
+    write_text(output, csv_text(["class", *names], [[c, *(cells[c][n] for n in names)] for c in classes]))
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     rows = [[c, n, cells[c][n], DRAFTED, endpoint.model, endpoint.host, day, ""] for c in classes for n in names]
-    write_text(beside, _csv(COLUMNS, rows))
+    write_text(beside, csv_text(COLUMNS, rows))
     journal.path.unlink()
     return output, beside
 
@@ -337,9 +335,3 @@ def _post(endpoint: Endpoint, messages: list[dict[str, str]]) -> str:
 def key_of(variable: str) -> str:
     """The key in an environment variable; empty if it is not set."""
     return os.environ.get(variable, "")
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()

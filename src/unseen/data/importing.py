@@ -6,6 +6,7 @@ They come without the network, so methods can be trained and tested on them, but
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from unseen.formats.region_hdf5 import SPLITS, Reader, RegionFile
 from unseen.formats.res101 import ImageList, read_features
 from unseen.formats.xlsa17 import Split, read_split
 from unseen.ground.files import write_text, write_with
+from unseen.ground.images import ImageWarning
 from unseen.ground.words import counted
 
 HINT = "import the features of this dataset"
@@ -83,7 +85,8 @@ def dataset_of(folder: Path, path: Path) -> Dataset:
     """The dataset that features belong to; needs no image files.
 
     If the folder has a class table, but neither images nor a table of them, ``images.csv`` is written from the labels
-    in the file. The classes and the split of a ``res101.mat`` are those of the ``att_splits.mat`` in the folder, or
+    in the file; an :class:`~unseen.ground.images.ImageWarning` says if some become test images because nothing gives
+    the split. The classes and the split of a ``res101.mat`` are those of the ``att_splits.mat`` in the folder, or
     else beside the file.
 
     Args:
@@ -100,8 +103,11 @@ def dataset_of(folder: Path, path: Path) -> Dataset:
     wanted = not (folder / "images").is_dir() and find_table(folder, "images") is None and folder.is_dir()
     try:
         if wanted:
-            _list_rows(folder, open_source(path), listed)
-        return load_folder(folder)
+            divided = _list_rows(folder, open_source(path), listed)
+        found = load_folder(folder)
+        if wanted and not divided:
+            _say_split(found, path)
+        return found
     except BaseException:
         if wanted:
             listed.unlink(missing_ok=True)
@@ -110,8 +116,21 @@ def dataset_of(folder: Path, path: Path) -> Dataset:
         raise
 
 
-def _list_rows(folder: Path, source: Source, listed: Path) -> None:
-    """``images.csv`` for the rows of a file."""
+def _say_split(dataset: Dataset, path: Path) -> None:
+    """Warn that images of seen classes become test images, since nothing gives the split."""
+    held = len(dataset.indices("test_seen"))
+    if held:
+        total = held + len(dataset.indices("trainval"))
+        warnings.warn(
+            f"{path.name} has no split: of {counted(total, 'image')} of seen classes, {held:,} become test images, "
+            "about a fifth of each class, by name; to choose them, add a column split to images.csv",
+            ImageWarning,
+            stacklevel=3,
+        )
+
+
+def _list_rows(folder: Path, source: Source, listed: Path) -> bool:
+    """``images.csv`` for the rows of a file; whether something gives their split."""
     import pandas as pd
 
     if source.labels is None:
@@ -148,6 +167,7 @@ def _list_rows(folder: Path, source: Source, listed: Path) -> None:
             raise DataError(problem, where=split.path, hint="use the files of the same dataset")
         rows["split"] = list(split.parts())
     write_text(listed, pd.DataFrame(rows).to_csv(index=False))
+    return "split" in rows
 
 
 def _split_of(folder: Path, source: Source) -> Split | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from unseen.classes.spreadsheets.tables import SUFFIXES
 from unseen.data.checks.tables import EXAMPLE
 from unseen.data.folder_images import find_files
 from unseen.errors import DataError, UnseenError
-from unseen.ground.files import write_text, write_with
+from unseen.ground.files import csv_text, write_text, write_with
 from unseen.ground.words import pasted
 
 if TYPE_CHECKING:
@@ -165,9 +164,9 @@ def _write_table(
 ) -> None:
     """The class table, its explanations and the table of attributes, as sheets or files."""
     if path.suffix == ".csv":
-        write_text(path, _csv(list(header), rows))
+        write_text(path, csv_text(list(header), rows))
         if about:
-            write_text(path.with_name("attributes.csv"), _csv(list(ATTRIBUTES), about))
+            write_text(path.with_name("attributes.csv"), csv_text(list(ATTRIBUTES), about))
         return
     import openpyxl
     from openpyxl.comments import Comment
@@ -203,9 +202,3 @@ def _write_table(
     archive = io.BytesIO()  # an incomplete archive complains when it is garbage-collected
     book.save(archive)
     write_with(path, lambda temporary: temporary.write_bytes(archive.getvalue()))
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()

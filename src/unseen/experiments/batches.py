@@ -13,6 +13,7 @@ from unseen.evaluation.mixtures import KINDS, SCOPES
 from unseen.ground.files import write_json, write_text
 from unseen.model.support import SupportSpace, space_beside
 from unseen.model.weights import load_weights
+from unseen.report.tables import markdown_table
 from unseen.training.folder import Run
 from unseen.training.run import reopen
 from unseen.training.stage import Stage
@@ -55,7 +56,7 @@ def measure_batches(
         rows += [{"name": name, **row} for row in _of_run(Run(folder), draws, device, cache)]
     found = {"draws": draws, "rows": rows}
     write_json(output / "together.json", found)
-    write_text(output / "together.md", _markdown(found))
+    write_text(output / "together.md", markdown_table([cells(row) for row in rows], legend(found)))
     return found
 
 
@@ -113,9 +114,3 @@ def legend(found: dict[str, Any]) -> str:
         f"Together is transductive: an answer depends on the other images. {kinds}. Support images that an image of a "
         f"batch counts as, by validation: {weights} (0: no gain there, and the batch is named one by one)."
     )
-
-
-def _markdown(found: dict[str, Any]) -> str:
-    rows = [cells(row) for row in found["rows"]]
-    lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{legend(found)}\n"

@@ -19,6 +19,7 @@ from unseen.methods.base import Method
 from unseen.model.support import SupportSpace, space_beside
 from unseen.model.weights import load_weights
 from unseen.report.shots import write_curves
+from unseen.report.tables import markdown_table
 from unseen.training.folder import Run
 from unseen.training.inputs import RunInputs
 from unseen.training.run import reopen
@@ -79,7 +80,7 @@ def measure_shots(
     found = {"shots": list(shots), "draws": draws, "rows": rows}
     write_json(output / "shots.json", found)
     write_text(output / "shots.csv", _csv(rows))
-    write_text(output / "shots.md", _markdown(found))
+    write_text(output / "shots.md", markdown_table([cells(row) for row in rows], legend(found)))
     write_curves(found, output / "shots")
     return found
 
@@ -197,12 +198,6 @@ def legend(found: dict[str, Any]) -> str:
         "mean, of training images for seen classes. Both − better: over the better of attributes alone and images "
         "alone, with a 95% interval over draws."
     )
-
-
-def _markdown(found: dict[str, Any]) -> str:
-    rows = [cells(row) for row in found["rows"]]
-    lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{legend(found)}\n"
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from unseen.errors import DataError
 from unseen.evaluation.registry import HEADLINES
 from unseen.explain.sheet import AGAINST, FOR, MUTED, Sheet, new_figure, style
+from unseen.methods import find_method
 from unseen.training.folder import Run
 
 STAGES = {"validation": "validation stage", "final": "final training"}
@@ -53,6 +54,29 @@ def chosen_epoch(chosen: Mapping[str, Any]) -> int | None:
     return epoch
 
 
+def choice_sentence(run: Run, seed: str) -> str:
+    """The chosen epoch of a seed, and what it was chosen by; empty for a method without epochs."""
+    chosen = run.results["protocols"][run.protocol]["seeds"][seed]["chosen"]
+    epoch = chosen_epoch(chosen)
+    if epoch is None:
+        return ""
+    more = chosen.get(HEADLINES[-1], chosen).keys() - {"epoch", "by", "validation"}
+    told = f"Epoch {epoch} was chosen{' together with hyperparameters' if more else ''} by "
+    if "validation" not in chosen:
+        sweeps = find_method(run.config.method).sweeps_gamma
+        at = "its best calibration offset" if sweeps else "calibration offset 0"
+        return f"{told}H on the test images at {at}, so the curves may peak at another epoch."
+    draws, by = len(chosen["validation"]["draws"]), chosen["by"]
+    if by != HEADLINES[-1]:
+        told += f"{by} on validation classes" + (f", a mean over {draws} draws" if draws > 1 else "")
+    elif draws > 1:
+        told += f"H on validation classes at one calibration offset for all {draws} draws"
+    else:
+        told += "H on validation classes at its best calibration offset"
+    alike = by == HEADLINES[-1] and draws == 1 and not more
+    return told + ("." if alike else ", so the curves may peak at another epoch.")
+
+
 def training_sheet(run: Run, seed: int, origin: str) -> Sheet:
     """Loss and accuracy by epoch of one seed; raises :class:`DataError` for a method without epochs.
 
@@ -79,14 +103,15 @@ def training_sheet(run: Run, seed: int, origin: str) -> Sheet:
         loss.set(xlabel="epoch", ylabel="training loss")
         accuracy.set(xlabel="epoch", ylabel="accuracy in percent")
         epoch = chosen_epoch(chosen)
-        if epoch and accuracy.lines:
+        if epoch is not None and accuracy.lines:
             accuracy.axvline(epoch, color=AGAINST, linestyle=":", label=f"chosen: epoch {epoch}")
         for axis in (loss, accuracy):
             if axis.lines:
                 axis.legend(frameon=False, fontsize=8)
     draws = max((row["draws"] for row in rows if row["stage"] == "validation"), default=1)
     means = f"; the validation stage is the mean of {draws} draws" if draws > 1 else ""
-    caption = f"Training loss and accuracy by epoch; H at its best calibration offset{means}. {origin}."
+    told = choice_sentence(run, str(seed))
+    caption = f"Training loss and accuracy by epoch; H at its best calibration offset{means}. {told} {origin}."
     return Sheet("training", caption, figure, numbers, {"chosen": chosen})
 
 

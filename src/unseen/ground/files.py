@@ -7,12 +7,14 @@ free lock was left by a killed process, and the next write of the same file remo
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,3 +184,10 @@ def _check_unpacked(path: Path) -> None:
         unpacked = sum(part.file_size for part in archive.infolist())
     if unpacked > 2 * path.stat().st_size + 2**20:
         raise ValueError(f"{unpacked:,} bytes unpacked")
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as CSV, with lines that end in a line feed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()

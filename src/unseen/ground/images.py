@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from unseen.errors import DataError
+from unseen.ground.words import pasted
 
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "QOI"),
@@ -338,6 +339,10 @@ def _unreadable(where: object, data: bytes | None = None) -> Iterator[None]:
         raise DataError(f"broken image: {_line(error)}", where=where, hint="replace or remove it") from None
 
 
+LISTS = (".csv", ".tsv", ".txt")
+"""Extensions of files that may list images."""
+
+
 def _unread(where: object, data: bytes | None) -> tuple[str, str]:
     """Problem and hint for a file, or data, in an unsupported format."""
     head = None if data is None else data[:32]
@@ -346,6 +351,8 @@ def _unread(where: object, data: bytes | None) -> tuple[str, str]:
             head = file.read(32)
     if head == b"":
         return "the file is empty", "replace or remove it"
+    if Path(str(where)).suffix.lower() in LISTS:
+        return "not an image", f"if it lists images, pass it as --list {pasted(str(where))}"
     problem, head = "Pillow cannot read this image", head or b""
     if head[4:8] == b"ftyp" and any(brand in head for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")):
         if "HEIF" in formats():

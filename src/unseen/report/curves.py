@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unseen.evaluation.metrics import SeenUnseenCurve
-from unseen.explain.courses import chosen_epoch, mean_epochs
+from unseen.explain.courses import choice_sentence, chosen_epoch, mean_epochs
 from unseen.report.charts import Axis, Chart, Dot, Line, Mark
 from unseen.report.material import Material
 from unseen.report.tables import percent
@@ -140,7 +140,7 @@ def training_charts(material: Material) -> list[Chart]:
         what = "validation classes" if stages["validation"] else "test images"
         draws = records[0]["draws"]
         means = f", mean of {draws} draws" if draws > 1 else ""
-        says = f"Accuracy on {what} by epoch{means}; epoch {epoch} was chosen."
+        says = f"Accuracy on {what} by epoch{means}. {choice_sentence(material.run, material.seed)}"
         last = lines[0].x[-1]
         axes = Axis("epoch", min(1, last - 1), last, False), Axis(f"on {what}", 0, 1, True)
         charts.append(Chart("validation", f"Accuracy on {what}", says, *axes, list(reversed(lines)), marks=marks))

@@ -13,7 +13,7 @@ from unseen.explain.sheet import class_label
 from unseen.ground.words import counted
 from unseen.report.confusions import Confusion, confusions
 from unseen.report.material import Material, recorded
-from unseen.report.quality import AttributeSection
+from unseen.report.quality import AttributeSection, mistakes
 from unseen.report.tables import percent
 from unseen.training.config import RunConfig
 from unseen.training.folder import Run
@@ -255,6 +255,30 @@ def tested_a_class(material: Material) -> float:
     return sum(counts) / len(counts) if counts else 0.0
 
 
+def hardly_recognized(material: Material) -> str:
+    """Seen classes that are hardly ever recognized, and what their images are taken for; empty if there are none."""
+    never = [
+        c
+        for c, row in enumerate(material.found["per_class"])
+        if row["seen"] and row["images"] >= FEWEST_IMAGES and (row["among_all"] or 0) < 0.1
+    ]
+    if not never:
+        return ""
+    names, wrong = material.table.names, mistakes(material)
+    told = [
+        f"{class_label(names[c])} mostly for {class_label(names[wrong[c][0]])} ({in_words(wrong[c][1])} images)"
+        for c in never[:4]
+        if c in wrong
+    ]
+    one = len(never) == 1
+    theirs = "its images and its row" if one else "their images and their rows"
+    return (
+        f"{_list([class_label(names[c]) for c in never[:4]])} {'is' if one else 'are'} hardly ever recognized, "
+        f"although there are training images: check {theirs} in the table."
+        + (f" The model takes images of {_list(told)}." if told else "")
+    )
+
+
 def advice(
     material: Material,
     mixed: Sequence[Confusion],
@@ -263,17 +287,8 @@ def advice(
     """What would help according to the numbers, the most useful first."""
     lines: list[str] = []
     measured, data = material.found["metrics"], material.manifest["data"]
-    never = [
-        row["class"]
-        for row in material.found["per_class"]
-        if row["seen"] and row["images"] >= FEWEST_IMAGES and (row["among_all"] or 0) < 0.1
-    ]
-    if never:
-        some = _list([class_label(name) for name in never[:4]])
-        lines.append(
-            f"{some} {'is' if len(never) == 1 else 'are'} hardly ever recognized, although there are training images: "
-            f"check {'its images and its row' if len(never) == 1 else 'their images and their rows'} in the table."
-        )
+    if never := hardly_recognized(material):
+        lines.append(never)
     same = [c for c in mixed if not c.differences]
     if same:
         lines.append(

@@ -30,6 +30,12 @@ def metric_cell(entry: dict[str, Any] | None, seeds: int) -> str:
     return text
 
 
+def markdown_table(rows: Sequence[Mapping[str, str]], legend: str) -> str:
+    """Rows with the same columns as a Markdown table, with a legend below."""
+    lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{legend}\n"
+
+
 def metrics_legend(names: Sequence[str]) -> str:
     """Meaning of a table's columns."""
     known = every_metric()

@@ -264,10 +264,18 @@ def test_not_known_among_marks_is_not_no():
     assert values.tolist() == [1, 0, pytest.approx(2 / 3), 1]
 
 
-@pytest.mark.parametrize(("yes", "no"), [("ja", "nein"), ("WAHR", "FALSCH"), ("oui", "non"), ("sí", "no")])
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [
+        *[("ja", "nein"), ("WAHR", "FALSCH"), ("oui", "non"), ("sí", "no")],
+        *[("vorhanden", "fehlend"), ("Vorhanden", "nicht vorhanden"), ("présente", "absente"), ("présent", "absent")],
+        *[("presente", "ausente"), ("presente", "assente")],
+    ],
+)
 def test_yes_and_no_in_other_languages(yes, no):
-    first, values, _ = column([yes, no, no, ""])
-    assert (first.kind, values.tolist()) == ("yes/no", [1, 0, 0, pytest.approx(1 / 3)])
+    for blank in ("", "unbekannt", "k. A.", "Inconnue", "desconocido", "sconosciuta"):
+        first, values, _ = column([yes, no, no, blank])
+        assert (first.kind, first.blanks, values.tolist()) == ("yes/no", 1, [1, 0, 0, pytest.approx(1 / 3)])
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from unseen.classes.attributes import SEPARATOR, Attributes
 from unseen.classes.spreadsheets.cells import fold, nearest, place
 from unseen.classes.spreadsheets.columns import (
-    MARKS,
     CellError,
     Column,
     Encoding,
     parts_of,
 )
+from unseen.classes.spreadsheets.flags import MARKS
 from unseen.classes.spreadsheets.guessing import category_column, number_column
 from unseen.classes.spreadsheets.numbers import (
     COMMA,

@@ -32,18 +32,13 @@ import numpy as np
 
 from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest
+from unseen.classes.spreadsheets.flags import NO_WORDS, YES_WORDS
 from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing, measure, plain_number, same_unit
 from unseen.classes.spreadsheets.scales import are_signs, step_of
 from unseen.classes.spreadsheets.values import to_numbers
 from unseen.errors import DataError
 from unseen.ground.words import counted
 
-FOREIGN_YES = {"ja", "j", "wahr", "oui", "o", "vrai", "sí", "si", "sì", "sim"}
-FOREIGN_NO = {"nein", "falsch", "non", "faux", "não", "nee", "nej", "nei"}
-YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", "1.0", *FOREIGN_YES}
-NO_WORDS = {"no", "n", "false", "absent", "✗", "✘", "☐", *DASHES, "0", "0.0", *FOREIGN_NO}
-PLAIN_FLAGS = {"yes", "no", "y", "n", "true", "false", "ja", "nein", "wahr", "falsch", "oui", "non", "vrai", "faux"}
-MARKS = {"x", "✓", "✔", "☑", "+"}
 Kind = Literal["as is", "yes/no", "marks", "share", "percent", "scale", "number", "categories", "ignored"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FLAGS = ("yes/no", "marks")

@@ -10,13 +10,10 @@ import numpy as np
 from unseen.classes.spreadsheets.cells import fold, nearest
 from unseen.classes.spreadsheets.columns import (
     DATE,
-    MARKS,
-    NO_WORDS,
-    PLAIN_FLAGS,
-    YES_WORDS,
     Column,
     parts_of,
 )
+from unseen.classes.spreadsheets.flags import MARKS, NO_WORDS, PLAIN_FLAGS, YES_WORDS
 from unseen.classes.spreadsheets.numbers import (
     DASHES,
     Numbers,

@@ -37,8 +37,27 @@ MISSING = (
         "..",
         "…",
     ),
+    *("unbekannt", "nicht bekannt", "k.a.", "k. a.", "k.a", "keine angabe", "keine angaben", "keine daten"),
+    *("nicht verfügbar", "nicht gemessen"),
+    *("inconnu", "inconnue", "non connu", "non connue", "non renseigné", "non renseignée", "non disponible"),
+    *("pas de données", "non mesuré", "non mesurée"),
+    *(
+        "desconocido",
+        "desconocida",
+        "no conocido",
+        "no conocida",
+        "sin datos",
+        "no disponible",
+        "no medido",
+        "no medida",
+    ),
+    *("sconosciuto", "sconosciuta", "ignoto", "ignota", "non noto", "non nota", "nessun dato", "non disponibile"),
+    *("non misurato", "non misurata"),
 )
-"""Words for "not known", in any case; the ``missing.txt`` of a dataset folder adds to them."""
+"""Words for "not known" in English, German, French, Spanish and Italian, in any case.
+
+The ``missing.txt`` of a dataset folder adds to them.
+"""
 DASHES = frozenset({"-", "–", "−"})
 Sign = Literal["", ".", ","]
 POINT: Sign = "."

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from unseen.classes.spreadsheets.cells import fold
-from unseen.classes.spreadsheets.columns import NO_WORDS, YES_WORDS
+from unseen.classes.spreadsheets.flags import NO_WORDS, YES_WORDS
 from unseen.classes.spreadsheets.numbers import measure
 from unseen.classes.spreadsheets.tables import read_columns
 from unseen.errors import DataError

@@ -30,7 +30,6 @@ from unseen.classes.nearness import closest as closest_classes
 from unseen.classes.taxonomy import PREFIX
 from unseen.cli.classes.group import (
     ModelArgument,
-    SeedOption,
     commands,
     image_files,
     load,
@@ -39,7 +38,7 @@ from unseen.cli.classes.group import (
     support_of,
     warn,
 )
-from unseen.cli.common import JsonFlag, print_json
+from unseen.cli.common import JsonFlag, SeedOption, print_json
 from unseen.errors import UnseenError
 from unseen.ground.words import counted
 

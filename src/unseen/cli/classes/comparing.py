@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unseen.cli.classes.group import ModelArgument, SeedOption, commands, load, say, warn
-from unseen.cli.common import JsonFlag, plain_text, print_json, print_table
+from unseen.cli.classes.group import ModelArgument, commands, load, say, warn
+from unseen.cli.common import JsonFlag, SeedOption, plain_text, print_json, print_table
 
 if TYPE_CHECKING:
     from unseen.recognizer.advice import Divider

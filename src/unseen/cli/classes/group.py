@@ -27,7 +27,6 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Run folder of `unseen train`, or a saved model.", show_default=False)
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name of the class.", show_default=False)]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")]
 
 
 def support_of(run: Path) -> Support | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unseen.classes.changes import IMAGES, changing, table_in_use
-from unseen.cli.classes.group import ModelArgument, SeedOption, commands, image_files, load, say, support_of, warn
-from unseen.cli.common import JsonFlag, print_json, print_table
+from unseen.cli.classes.group import ModelArgument, commands, image_files, load, say, support_of, warn
+from unseen.cli.common import JsonFlag, SeedOption, print_json, print_table
 from unseen.errors import UnseenError
 from unseen.ground.words import counted
 

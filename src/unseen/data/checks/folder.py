@@ -9,7 +9,7 @@ import numpy as np
 
 from unseen.data.checks.copies import check_copies
 from unseen.data.checks.findings import CheckResult, Recorder
-from unseen.data.checks.images import check_images, check_others, scan_images
+from unseen.data.checks.images import check_images, check_others, is_about_others, scan_images
 from unseen.data.checks.tables import check_counts, check_ranks, check_table
 from unseen.data.folder import (
     misfits,
@@ -44,7 +44,8 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
         return result
     listing = read_images(root, classes.names, say.errors, classes.path)
     result.encoding = classes.encoding
-    for note in (*classes.notes, *(listing.notes if listing else ())):
+    found = () if listing is None else listing.notes
+    for note in (*classes.notes, *(note for note in found if not is_about_others(note))):
         say("note", "reading the tables", root, note)
     drafted = [] if classes.frame is None else unchecked(root, classes.frame)
     if drafted:

@@ -112,15 +112,21 @@ def thumbnail(image: Image.Image) -> np.ndarray | None:
     return (vector / norm).astype(np.float16) if norm > 3 * np.sqrt(vector.size) else None
 
 
+def is_about_others(note: str) -> bool:
+    """Whether a note is about files that :func:`check_others` names one by one."""
+    return any(f" ignored, {ending}, {what}: " in note for ending, what in OTHER.items())
+
+
 def check_others(say: Recorder, listing: Listing) -> None:
     """Check for files that a person may take for images but that are not used."""
     found, others = find_files(listing.images)
     listed = set(listing.files)
-    for file, why in others:
-        if file not in listed and Path(file).suffix.lower() in OTHER:
-            say("warning", "ignored files", listing.images / file, why)
+    unused = [(file, why) for file, why in others if file not in listed]
+    taken_for_images = [(file, why) for file, why in unused if Path(file).suffix.lower() in OTHER]
+    for file, why in taken_for_images:
+        say("warning", "ignored files", listing.images / file, why)
     if listing.path is not None:
-        for line in left_out((file, why) for file, why in others if file not in listed):
+        for line in left_out(one for one in unused if one not in taken_for_images):
             say("note", "ignored files", listing.images, line)
         left = len(found) - len(set(found) & listed)
         if left:

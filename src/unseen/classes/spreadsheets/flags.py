@@ -1,0 +1,19 @@
+"""Words for yes and no in cells, in several languages, casefolded."""
+
+from __future__ import annotations
+
+from unseen.classes.spreadsheets.numbers import DASHES
+
+FOREIGN_YES = {"ja", "j", "wahr", "oui", "o", "vrai", "sí", "si", "sì", "sim"}
+FOREIGN_NO = {"nein", "falsch", "non", "faux", "não", "nee", "nej", "nei"}
+FOREIGN_PRESENT = {
+    *("vorhanden", "anwesend", "présent", "présente", "présents", "présentes", "presente", "presentes", "presenti"),
+}
+FOREIGN_ABSENT = {
+    *("nicht vorhanden", "abwesend", "fehlend", "fehlt", "absente", "absents", "absentes"),
+    *("ausente", "ausentes", "assente", "assenti"),
+}
+YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", "1.0", *FOREIGN_YES, *FOREIGN_PRESENT}
+NO_WORDS = {"no", "n", "false", "absent", "✗", "✘", "☐", *DASHES, "0", "0.0", *FOREIGN_NO, *FOREIGN_ABSENT}
+PLAIN_FLAGS = {"yes", "no", "y", "n", "true", "false", "ja", "nein", "wahr", "falsch", "oui", "non", "vrai", "faux"}
+MARKS = {"x", "✓", "✔", "☑", "+"}
