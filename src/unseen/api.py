@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from os import PathLike
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from unseen.methods import Method
     from unseen.recognizer import Recognizer
 
+_log = logging.getLogger("unseen")
+
 
 def fit(
     method: str | type[Method] | Settings,
@@ -58,6 +61,9 @@ def fit(
     **options: Any,
 ) -> Run:
     """Train and test a method. Call it again with the same arguments to resume an interrupted run.
+
+    Notes on the data, the configuration and the training go to the logger ``unseen`` as warnings; those on the results
+    are also in :attr:`Run.notes <unseen.training.folder.Run.notes>`.
 
     Args:
         method: a name of :func:`list_methods`, ``package.module:Class``, a class, or an instance of its settings.
@@ -113,7 +119,8 @@ def fit(
         **options,
     )
     where: dict[str, Any] = {"cache": cache, "device": device, "workers": workers, "engine": engine}
-    return runs.fit(config, folder, **where, progress=progress, graph=graph, on_record=on_record, fabric=fabric)
+    more: dict[str, Any] = {"graph": graph, "on_record": on_record, "fabric": fabric}
+    return runs.fit(config, folder, **where, **more, progress=progress, on_note=lambda note: _log.warning("%s", note))
 
 
 OF_BACKBONE = ("image_size", "zoom", "weights", "mean", "std", "crop", "pixels", "stages", "channels")

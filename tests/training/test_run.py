@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from unseen.training.divergence import DivergedError
 from unseen.training.engine import Interrupted
 from unseen.training.folder import Run
 from unseen.training.plan import Plan
+from unseen.training.run import _same_data
 
 RECIPE = {"epochs": "4", "batch_size": "8", "lr": "1e-3"}
 SMALLER = {  # methods whose presets are too large for tests
@@ -239,8 +241,6 @@ def test_the_other_protocol_is_added(do, both, tmp_path, first):
 
 
 def test_several_stages_are_refused(do, tiny_backbone, tmp_path):
-    from dataclasses import replace
-
     with pytest.raises(UnseenError, match="these methods use one"):
         do("msdn", tmp_path / "run", backbone=replace(tiny_backbone, stages=("final", 2)))
 
@@ -264,6 +264,74 @@ def test_changed_images_are_noticed_when_evaluating(do, tiny_guide, cache, tmp_p
     frame[frame["split"] != "test_seen"].to_csv(copy / "images.csv", index=False)
     with pytest.raises(RunError, match="the dataset has changed"):
         unseen.evaluate(run, cache=cache, device="cpu")
+
+
+CHANGED = "the images or the table have changed since the last training; starting over without its results"
+FINISHED = "already finished: nothing is trained now; to train anew, choose another --output"
+
+
+def test_data_that_changed_start_over_as_in_a_new_folder(do, tiny_guide, cache, tmp_path, caplog):
+    """Test images exchanged, then removed: never two states in the results, nor files of an earlier one."""
+    from PIL import Image
+
+    data, folder = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_guide, data, ignore=shutil.ignore_patterns("parts.csv"))
+    listed = pd.read_csv(data / "images.csv")
+    of_test = listed["split"] == "test_unseen"
+
+    def notes(**options):
+        caplog.clear()
+        return do("eszsl", folder, dataset=data, holdouts=0, **options), caplog.messages
+
+    def equals_a_new_one(run, name):
+        fresh = do("eszsl", tmp_path / name, dataset=data, holdouts=0, protocols=run.config.protocols)
+        assert run.results["protocols"] == fresh.results["protocols"]
+        assert (run.config, run.manifest["data"]) == (fresh.config, fresh.manifest["data"])
+        kept = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+        assert kept - {"classes-in-use.csv"} == {str(p.relative_to(fresh.folder)) for p in fresh.folder.rglob("*")}
+
+    first, said = notes(protocols=("honest", "paper"))
+    assert (set(first.results["protocols"]), said) == ({"honest", "paper"}, [])
+    before = first.results["protocols"]
+    again, said = notes()  # a protocol of those done
+    assert (again.results["protocols"], said) == (before, [FINISHED])
+
+    for file in listed["file"][of_test]:  # the weights stay the same, but nothing that is measured
+        Image.new("RGB", (64, 64)).save(data / "images" / file)
+    weights = (folder / "seed-0" / "honest.safetensors").read_bytes()
+    run, said = notes()
+    assert ((folder / "seed-0" / "honest.safetensors").read_bytes() == weights, said) == (True, [])
+    equals_a_new_one(run, "exchanged")
+
+    shutil.copy(folder / "classes.csv", folder / "classes-in-use.csv")
+    listed[~of_test].to_csv(data / "images.csv", index=False)
+    run, said = notes()
+    reset = f"unseen classes reset {folder}"
+    in_use = f"classes changed with `unseen classes` stay in use; `{reset}` restores those of the table"
+    assert (set(run.results["protocols"]), said) == ({"honest"}, [CHANGED, in_use])
+    assert run.results["protocols"]["honest"]["metrics"]["U"]["mean"] is None
+    equals_a_new_one(run, "fewer")
+
+    plan = Plan.of(run.config, cache)
+    assert _same_data(folder, plan)
+    assert not _same_data(folder, replace(plan, vectors=plan.vectors + 1))
+    table = pd.read_csv(data / "classes.csv")
+    table.iloc[0, -1] += 1
+    table.to_csv(data / "classes.csv", index=False)
+    assert _same_data(folder, Plan.of(run.config, cache)) is False
+
+
+def test_notes_reach_python(do, both, tiny_guide, tmp_path, caplog):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_guide, data)
+    vectors = np.eye(len(load_folder(data).table.attributes))
+    vectors[1] = 0
+    np.save(data / "attribute_vectors.npy", vectors)
+    noted = load_folder(data).warnings
+    assert len(noted) == 1
+    run = do("eszsl", tmp_path / "run", dataset=data)
+    assert tuple(caplog.messages) == run.notes == noted
+    assert both.notes == ()
 
 
 def test_stopped_run_resumes_to_the_same_bytes(do, both, tmp_path):
@@ -379,10 +447,12 @@ def test_candidates_without_a_solution_are_left_out(do, tmp_path, monkeypatch):
         do("eszsl", tmp_path / "none")
 
 
-def test_a_run_whose_loss_grew_says_so(do, tmp_path):
+def test_a_run_whose_loss_grew_says_so(do, tmp_path, caplog):
     good = do("global", tmp_path / "good", recipe={"epochs": "2"})
     assert good.results["warnings"] == []
+    caplog.clear()
     run = do("global", tmp_path / "bad", recipe={"epochs": "2", "lr": "20"})
+    assert caplog.messages == list(run.notes) == run.results["warnings"]
     assert any("seed-0/validation: the loss grew from " in note for note in run.results["warnings"])
 
 

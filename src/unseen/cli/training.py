@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -144,12 +143,11 @@ def train(
                 engine=options.engine,
                 progress=bars,
                 on_plan=on_plan,
+                on_note=_note,
                 budget_bytes=budget,
                 graph=graph,
             )
         )
-    for note in run.results["warnings"]:
-        _note(note)
     loaded = plans[0].dataset if plans else None
     page = _page_of(run, device, cache, loaded) if report and not config.backbone.imported else None
     if as_json:
@@ -187,17 +185,13 @@ def _tracker(names: list[str], folder: Path) -> Tracker:
 
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
-    """Print the plan of the run, and notes on the data, before it starts."""
+    """Print the plan of the run before it starts."""
     from unseen.ground.words import size_text
     from unseen.methods import find_method
-    from unseen.training.folder import Run
 
     def tell(plan: Plan) -> None:
         data, spec = plan.dataset.describe(), plan.config.backbone
         size = "" if spec.imported else f" at {size_text(spec.resolved().image_size, spec.zoom)}"
-        with suppress(UnseenError):
-            if Run(folder).manifest["data"]["fingerprint"] != data["fingerprint"]:
-                _note("the images or the table have changed since the last training; starting over")
         lines = [
             f"{data['name']}: {data['classes_seen']} seen and {counted(data['classes_unseen'], 'unseen class')}, "
             f"{counted(data['attributes'], 'attribute')}, {counted(data['trainval'], 'training image')}, "
@@ -207,8 +201,6 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
         ]
         for line in lines:
             err.print(plain_text(line), highlight=False, soft_wrap=True)
-        for note in plan.notes:
-            _note(note)
 
     return tell
 

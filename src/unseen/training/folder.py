@@ -59,6 +59,15 @@ class Run:
         return found
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What readers of the results should know of the data, the configuration and the training, one line each.
+
+        Raises:
+            RunError: the run is unfinished.
+        """
+        return (*self.manifest["warnings"], *self.results["warnings"])
+
+    @property
     def protocol(self) -> str:
         """Protocol of the run's model: honest if available."""
         return "honest" if "honest" in self.config.protocols else "paper"

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import torch
 
+from unseen.data.dataset import digest
 from unseen.features.store import RegionStore
 from unseen.methods import find_method
 from unseen.training.config import plain
@@ -45,7 +46,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             "device": str(device) if device.type != "cuda" else torch.cuda.get_device_name(device),
         },
         "data": inputs.dataset.describe() | {"images": str(inputs.dataset.images.resolve())},
-        "warnings": list(inputs.dataset.warnings),
+        "warnings": list(inputs.notes),
         "splits": {
             "final": final.fingerprint(inputs.dataset),
             "validation": validation.fingerprint(inputs.dataset),
@@ -74,6 +75,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             "attributes": len(inputs.dataset.table.attributes),
             "vectors": inputs.vectors_label,
             "vector_length": inputs.vectors.shape[1],
+            "digest": vectors_digest(inputs.vectors),
         },
         "method": {
             "name": find_method(inputs.config.method).name,
@@ -83,6 +85,11 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             "recipe": None if inputs.recipe is None else plain(inputs.recipe),
         },
     }
+
+
+def vectors_digest(vectors: np.ndarray) -> str:
+    """Digest of the attribute vectors ``(K, D)`` of a run."""
+    return digest(vectors)
 
 
 def _git_commit() -> str | None:

@@ -245,14 +245,14 @@ def honest_result(choice: Choice, decisions: Decisions, method: Method, stage: S
 def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict[str, Any]:
     """Calibration from validation and its performance on the test images; also stores the references.
 
-    Computed once per model.
+    Computed once per model and images.
     """
     weights, path = folder / "honest.safetensors", folder / "honest-calibration.json"
     model = file_digest(weights)
     with suppress(UnseenError, KeyError, TypeError):
         found = read_json(path)
         spaced = choice.support is None or space_beside(weights).is_file()
-        same = found["model"] == model and found["ranks"] == choice.ranks
+        same = (found["model"], found["data"], found["ranks"]) == (model, stage.identity, choice.ranks)
         if same and spaced and references_beside(weights).is_file():
             calibration: dict[str, Any] = found["calibration"]
             return calibration
@@ -270,7 +270,8 @@ def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict
     keep_references(method, stage, weights)
     if choice.support is not None:
         fitted_space(stage, SupportRule(**choice.support["rule"]), method).save(space_beside(weights))
-    write_json(path, {"model": model, "ranks": choice.ranks, "calibration": calibration}, sealed=True)
+    kept = {"model": model, "data": stage.identity, "ranks": choice.ranks, "calibration": calibration}
+    write_json(path, kept, sealed=True)
     return calibration
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import Reduction
 from unseen.classes.attributes import write_attributes
-from unseen.classes.changes import table_digests
+from unseen.classes.changes import ENCODING, IMAGES, IN_USE, table_digests
 from unseen.data.dataset import Dataset
 from unseen.data.frozen import AnyStore
 from unseen.errors import RunError, UnseenError
@@ -25,6 +26,7 @@ from unseen.ground.cache import cache_folder
 from unseen.ground.distributed import first_before_others, is_first, own_folder
 from unseen.ground.files import is_left_over, read_json, write_json
 from unseen.ground.progress import Progress, silent
+from unseen.ground.words import pasted
 from unseen.methods import find_method
 from unseen.model.weights import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig
@@ -33,7 +35,7 @@ from unseen.training.fabric import check_fabric, make_fabric
 from unseen.training.folder import Run
 from unseen.training.holdouts import holdout_summary, needs_holdouts, run_holdouts
 from unseen.training.inputs import RunInputs
-from unseen.training.manifest import manifest_of, peak_memory_mb
+from unseen.training.manifest import manifest_of, peak_memory_mb, vectors_digest
 from unseen.training.outcomes import Result
 from unseen.training.plan import Plan, check_held_out, engine_of
 from unseen.training.protocols import run_seeds, validate_seeds
@@ -61,9 +63,11 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
     if not where.is_file():
         return None
     existing = RunConfig.from_json(read_json(where, RunError, "restore the file, or choose another --output"), where)
-    changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
+    same = config.raced or config.zoomed or config.method != AUTO
+    first = existing if same else asked_for(existing)
+    changed = [name for name in config.difference(first) if name not in ("seeds", "protocols")]
     if changed:
-        there, asked = _differing(*(c.to_json()[changed[0]] for c in (existing, config)))
+        there, asked = _differing(*(c.to_json()[changed[0]] for c in (first, config)))
         raise RunError(
             f"contains a run with different {changed[0]} ({there}, now {asked})",
             where=folder,
@@ -91,6 +95,7 @@ def fit(
     workers: int = 0,
     progress: Progress = silent,
     on_plan: Callable[[Plan], None] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
     validation_only: bool = False,
     budget_bytes: int | None = None,
     graph: bool = False,
@@ -104,12 +109,15 @@ def fit(
     Args:
         config: configuration of the run.
         folder: folder of the run; new, or of the same configuration. Other seeds are added to those done; another
-            protocol is added too, but trains on all seen classes again.
+            protocol is added too, but trains on all seen classes again. If images, table or attribute vectors have
+            changed, the run starts over with the seeds and protocols of this call, and earlier results are removed.
         cache: see :func:`unseen.ground.cache.cache_folder`.
         device: see :func:`unseen.training.fabric.make_fabric`.
         workers: processes that read images (threads if images are read during training).
         progress: progress callback.
         on_plan: called with the plan, once everything has been checked.
+        on_note: called with each line that readers of the results should know: on data, configuration and training, and
+            on a run that starts over or was already finished.
         validation_only: do only the validation stage of every seed and write ``validation.json``, without using a test
             image. A later call without it continues from there.
         budget_bytes: memory for regions (or images), on a GPU its own; ``None`` is half of the free memory. The numbers
@@ -130,24 +138,36 @@ def fit(
     fabric = make_fabric(device, config.precision) if fabric is None else check_fabric(fabric, config.precision)
     on_record = first_alone(on_record)
     folder, cache = own_folder(Path(folder)), cache_folder(cache)
-    config = _as_raced(config, folder)
+    tell = on_note if is_first() else lambda note: None
+    raced = _as_raced(config, folder)
     with first_before_others():
-        plan = Plan.of(config, cache, progress)  # report a wrong setting before what the folder holds
+        plan = Plan.of(raced, cache, progress)  # report a wrong setting before what the folder holds
+    same = _same_data(folder, plan)
+    changed = same is False
+    if changed and raced != config:  # it races again
+        plan = Plan.of(config, cache, progress, plan.dataset)
     for protocol in ("honest",) if validation_only else config.protocols:
-        check_held_out(plan.dataset, protocol, config)
+        check_held_out(plan.dataset, protocol, plan.config)
     if graph:
         check_graph_device(fabric)
         if plan.recipe is None:
             raise UnseenError("a closed-form method has no training steps", where="--graph", hint="omit it")
-    plan = _with_earlier(plan, folder)
+    plan = _with_earlier(plan, folder, changed)
+    config = plan.config
     if on_plan is not None and is_first():
         on_plan(plan)
+    for note in (*(_on_change(folder) if changed else ()), *plan.notes):
+        tell(note)
     with _held(folder):
         started = time.monotonic()
-        own = folder if _same_data(folder, plan.dataset) else None
+        own = folder if same else None
         store = plan.extract(cache, str(fabric.device), workers, progress, budget_bytes, own, engine)
         if own is not None:
             _check_same_store(own, store)
+        if not validation_only and own is not None and _is_finished(own, config, store):
+            tell("already finished: nothing is trained now; to train anew, choose another --output")
+        if changed:
+            _start_over(folder)
         more: dict[str, Any] = {"budget_bytes": budget_bytes, "with_images": with_images, "on_record": on_record}
         inputs = RunInputs.of_plan(plan, store, fabric, folder, graph=graph, **more)
         manifest = _write_inputs(inputs, folder)
@@ -178,19 +198,21 @@ def fit(
                 "race": race_of(folder),
             }
             write_json(folder / "results.json", results, sealed=True)
+            for note in results["warnings"]:
+                tell(note)
     return Run(folder)
 
 
 def _validate(inputs: RunInputs, folder: Path, progress: Progress) -> None:
     """Do the validation stage of every seed, and write its numbers."""
-    choices = validate_seeds(inputs, _seeds(inputs), folder, progress)
+    choices = validate_seeds(inputs, _seeds(inputs.config), folder, progress)
     inputs.keep_texts(folder)
     write_json(folder / "validation.json", validation_summary(inputs, folder, choices), sealed=True)
 
 
 def _tested(inputs: RunInputs, folder: Path, progress: Progress) -> dict[str, Any]:
     """Train and test every seed, then do the class hold-outs; returns the numbers of each protocol."""
-    config, seeds = inputs.config, _seeds(inputs)
+    config, seeds = inputs.config, _seeds(inputs.config)
     numbers = summary(inputs, run_seeds(inputs, seeds, folder, config.protocols, progress))
     if "honest" in numbers and config.holdout_count and needs_holdouts(inputs.dataset):
         found = run_holdouts(inputs, seeds[0], config.holdout_count, folder / "holdouts", progress)
@@ -202,9 +224,8 @@ def _tested(inputs: RunInputs, folder: Path, progress: Progress) -> dict[str, An
     return numbers
 
 
-def _seeds(inputs: RunInputs) -> tuple[int, ...]:
+def _seeds(config: RunConfig) -> tuple[int, ...]:
     """Seeds to train; a closed form has no randomness, so one suffices."""
-    config = inputs.config
     return config.seeds[:1] if find_method(config.method).closed_form else config.seeds
 
 
@@ -219,9 +240,14 @@ def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
     return replace(existing, seeds=config.seeds, protocols=config.protocols)
 
 
-def _with_earlier(plan: Plan, folder: Path) -> Plan:
-    """The plan, extended by the seeds and protocols of the run in the folder; starts the run if there is none."""
+def _with_earlier(plan: Plan, folder: Path, changed: bool) -> Plan:
+    """The plan, extended by the seeds and protocols of the run in the folder; starts the run if there is none.
+
+    A run on data that have since ``changed`` adds nothing.
+    """
     config, existing = plan.config, earlier_config(folder, plan.config)
+    if changed:
+        return plan
     if existing is not None:
         wanted = {*existing.protocols, *config.protocols}
         config = replace(config, protocols=tuple(p for p in PROTOCOLS if p in wanted))
@@ -269,10 +295,51 @@ def _check_same_store(folder: Path, store: AnyStore) -> None:
             raise RunError(problem, where=folder, hint=f"--engine {there['engine'].split()[0]}, or another --output")
 
 
-def _same_data(folder: Path, dataset: Dataset) -> bool:
-    """Whether a run's folder belongs to these images, classes and splits."""
+def _same_data(folder: Path, plan: Plan) -> bool | None:
+    """Whether a run's folder belongs to these images, classes, splits and attribute vectors; ``None`` if unknown."""
     with suppress(RunError, KeyError):
-        return bool(Run(folder).manifest["data"]["fingerprint"] == dataset.fingerprint)
+        return _is_of(Run(folder).manifest, plan)
+    return None
+
+
+def _is_of(manifest: Mapping[str, Any], plan: Plan) -> bool:
+    there = manifest["data"]["fingerprint"], manifest["semantics"]["digest"]
+    return bool(there == (plan.dataset.fingerprint, vectors_digest(plan.vectors)))
+
+
+def _on_change(folder: Path) -> list[str]:
+    """Notes on a run whose data have changed."""
+    notes = ["the images or the table have changed since the last training; starting over without its results"]
+    if any((folder / name).is_file() for name in (IN_USE, IMAGES)):
+        reset = f"unseen classes reset {pasted(folder)}"
+        notes.append(f"classes changed with `unseen classes` stay in use; `{reset}` restores those of the table")
+    return notes
+
+
+TRAINED = ("results.json", "validation.json", "seed-*", "holdouts", "race", "start", REDUCTION, ENCODING, "report.html")
+"""What a run's folder holds of a training, beside what its next call writes first."""
+
+
+def _start_over(folder: Path) -> None:
+    """Remove the results of a run whose data have changed, so that none of them stands beside new ones."""
+    for pattern in TRAINED:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_finished(folder: Path, config: RunConfig, store: AnyStore) -> bool:
+    """Whether the run in a folder has all the models and numbers of a configuration, on these regions."""
+    with suppress(RunError, KeyError):
+        run = Run(folder)
+        there, found = run.manifest["backbone"]["store"], run.results["protocols"]
+        return bool(there == store.fingerprint[:16]) and all(
+            str(seed) in found[protocol]["seeds"] and (folder / f"seed-{seed}" / f"{protocol}.safetensors").is_file()
+            for protocol in config.protocols
+            for seed in _seeds(config)
+        )
     return False
 
 
@@ -293,7 +360,7 @@ def reopen(
     """
     cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
     plan = Plan.of(run.config, cache, progress, dataset)
-    if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
+    if not _is_of(run.manifest, plan):
         raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     store = plan.extract(cache, str(fabric.device), workers, progress, folder=run.folder)
     return RunInputs.of_plan(plan, store, fabric, run.folder)
