@@ -156,7 +156,7 @@ def fit(
     config = plan.config
     if on_plan is not None and is_first():
         on_plan(plan)
-    for note in (*(_on_change(folder) if changed else ()), *plan.notes):
+    for note in [*(_on_change(folder) if changed else []), *plan.notes]:
         tell(note)
     with _held(folder):
         started = time.monotonic()
