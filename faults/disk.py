@@ -252,7 +252,7 @@ def writings(base: Path) -> list[Writing]:
         Writing("report", lambda f: command("report", f / "model", *cached), a_model),
         Writing("figures", lambda f: command("figures", f / "model", "--format", "png", *cached), a_model),
         Writing("save", lambda f: command("save", model, f / "saved")),
-        Writing("export", lambda f: command("export", model, "--onnx", f / "model.onnx", "--no-check")),
+        Writing("export", lambda f: command("export", model, "-o", f / "model.onnx", "--no-check")),
         Writing("classes add", lambda f: command("classes", "add", f / "model", "new bird", *new), a_model),
         Writing("classes show", lambda f: command("classes", "show", model, _class(model), "-o", f / "c.csv")),
     ]

@@ -271,16 +271,16 @@ def test_what_cannot_be_done_is_one_line(tiny_backbone, tmp_path, monkeypatch):
 
 def test_the_command(tiny_backbone, tmp_path):
     saved = make("sje", tiny_backbone, quick=False).save(tmp_path / "saved")
-    done = CliRunner().invoke(app, ["export", str(saved), "--onnx", str(tmp_path / "m.onnx"), "--json"])
+    done = CliRunner().invoke(app, ["export", str(saved), "-o", str(tmp_path / "m.onnx"), "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["model"] == str(tmp_path / "m.onnx")
     assert told["differences_from_torch"]["scores"] <= 1e-4
-    done = CliRunner().invoke(app, ["export", str(saved), "--onnx", str(tmp_path / "m.onnx"), "--opset", "99"])
+    done = CliRunner().invoke(app, ["export", str(saved), "-o", str(tmp_path / "m.onnx"), "--opset", "99"])
     assert "opset 99 does not support this graph" in str(done.exception)
 
 
 def test_a_wrong_ending_is_said_before_anything_is_loaded(unseen, tmp_path):
-    status, _, error = unseen("export", tmp_path / "nowhere", "--onnx", "model.txt")
+    status, _, error = unseen("export", tmp_path / "nowhere", "-o", "model.txt")
     assert status == 2
     assert "model.txt: not an .onnx file — use a file name that ends in .onnx" in error

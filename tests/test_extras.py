@@ -60,7 +60,7 @@ LACKING = {
     "import features.hdf5 birds": "benchmarks",
     "import export.xml other": "tables",
     "train birds -m global --track tensorboard -o two": "tracking",
-    "export run --onnx model.onnx": "export",
+    "export run -o model.onnx": "export",
     "serve run": "app",
     "predict run bird.png --engine openvino": "openvino",
     "train birds -m clip --backbone hf:openai/clip-vit-base-patch32 -o four": "clip",

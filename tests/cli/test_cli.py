@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -431,6 +433,37 @@ def test_compare_prints_one_table_and_writes_files(unseen, here, tiny_guide, cac
         assert words in out
     _, text, _ = unseen(*arguments, "--json")
     assert json.loads(text) == {"json_version": 1, **found}
+
+
+def test_compare_ends_with_1_if_no_row_finishes_and_is_honest_without_test_images(
+    unseen, tiny_guide, cache, tmp_path, monkeypatch
+):
+    from unseen.experiments import compare, worker
+
+    blind, asked = tmp_path / "blind", []
+    shutil.copytree(tiny_guide, blind, ignore=shutil.ignore_patterns("parts.csv"))
+    listed = pd.read_csv(blind / "images.csv")
+    listed[listed["split"] != "test_unseen"].to_csv(blind / "images.csv", index=False)
+
+    def fail(task):
+        if task.what == "fit" and task.config.method == "eszsl":
+            asked.append(task.config.protocols)
+            raise worker.WorkerError("too little memory")
+        worker.work(task)
+
+    monkeypatch.setattr(compare, "run_worker", fail)
+
+    def run(data, *rows):
+        where = ["--cache", cache, "--device", "cpu", "-o", tmp_path / f"out-{data.name}"]
+        return unseen("compare", *rows, data, *BACKBONE, *where, "--draws", "1", "--holdouts", "0")
+
+    status, _, err = run(tiny_guide, "eszsl")
+    assert (status, asked) == (1, [("honest", "paper")])
+    assert "failed: eszsl: too little memory" in err
+    status, _, _ = run(blind, "eszsl", "sae")  # one row is finished
+    assert (status, asked[1:]) == (0, [("honest",)])
+    found = json.loads((tmp_path / "out-blind" / "compare.json").read_text())
+    assert (found["views"], [row["error"] for row in found["rows"]]) == (["honest"], ["too little memory", None])
 
 
 def test_compare_refuses_before_any_work(unseen, here, tiny_guide, cache, tmp_path):

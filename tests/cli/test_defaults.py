@@ -124,7 +124,7 @@ CASES = {
     "report": Case("{root}/run", "report.html"),
     "save": Case("{root}/run {root}/saved", "weights.safetensors"),
     "push": Case("{root}/run somebody/birds", "error: ", status=2),
-    "export": Case("{root}/run --onnx {root}/birds.onnx", "birds.onnx"),
+    "export": Case("{root}/run -o {root}/birds.onnx", "birds.onnx"),
     "embed": Case("{root}/run {root}/bird.png -o {root}/here/bird.parquet", "1 image", "bird.parquet"),
     "demo": Case("", "Open the report", "runs/demo/report.html"),
     "prepare": Case("awa2 --root {root}/downloads", "not ready", status=2),

@@ -100,7 +100,7 @@ def push(
 @app.command()
 def export(
     run: RunArgument,
-    onnx: Annotated[Path, typer.Option("--onnx", help=".onnx file to write.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help=".onnx file to write.", show_default=False)],
     maps: Annotated[bool, typer.Option("--maps", help="Add an output with a heat map for every attribute.")] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX opset version [default: torch's].", min=18)] = None,
     check: Annotated[bool, typer.Option(help="Compare the outputs with torch before writing.")] = True,
@@ -111,9 +111,9 @@ def export(
     from unseen.export import check_path, export_onnx
     from unseen.recognizer import Recognizer
 
-    check_path(onnx)
+    check_path(output)
     with quiet_libraries():
-        done = export_onnx(Recognizer.load(run, seed=seed, device="cpu"), onnx, opset=opset, maps=maps, check=check)
+        done = export_onnx(Recognizer.load(run, seed=seed, device="cpu"), output, opset=opset, maps=maps, check=check)
     if as_json:
         files = {"model": str(done.model), "facts": str(done.facts), "classes": str(done.classes)}
         print_json({**files, "differences_from_torch": done.differences})

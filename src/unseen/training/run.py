@@ -189,7 +189,7 @@ def fit(
             _validate(inputs, folder, progress)
         else:
             numbers = _tested(inputs, folder, progress)
-            results = {
+            results: dict[str, Any] = {
                 "protocols": numbers,
                 "splits": {stage: manifest["splits"][stage] for stage in ("final", "validation")},
                 "seconds": round(time.monotonic() - started, 1),
