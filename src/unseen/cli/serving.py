@@ -77,7 +77,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.", min=1, max=65535)] = 8000,
     max_upload_mb: Annotated[int, typer.Option(help="Largest request, in MB.", min=1, max=2000)] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Largest image, in megapixels.", min=0.1, max=89)] = 50,
-    queue: Annotated[int, typer.Option(help="Concurrent requests; further ones get status 503.", min=1)] = 64,
+    queue: Annotated[int, typer.Option(help="Concurrent requests; further ones get status 429.", min=1)] = 64,
     threads: Annotated[int, typer.Option(help="CPU threads for the model; 0 uses torch's default.", min=0)] = 0,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Host name to accept, for use behind a proxy (repeatable).")
