@@ -92,6 +92,31 @@ def test_both_kinds_of_tables(tmp_path):
     assert many[1].where == f"{tmp_path / 'many.csv'}, row 3"
 
 
+@pytest.mark.parametrize("header", ["species", "Label", "CLASS"])
+def test_the_column_of_names_may_be_called_as_in_training(tmp_path, header):
+    (tmp_path / "x.csv").write_text(f"{header},size\nx,5\ny,6\n")
+    assert [(d.name, dict(d.cells)) for d in read_described(tmp_path / "x.csv")] == [
+        ("x", {"size": "5"}),
+        ("y", {"size": "6"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("bird,size\nwren,5\ngull,6\n", 'rename the column "bird" to "class"'),
+        ("trait,value\nsize,5\ncolor::red,6\n", 'rename the column "trait" to "attribute"'),
+    ],
+)
+def test_which_column_to_rename(tmp_path, text, hint):
+    """The hint of training, for files and for what the page sends."""
+    (tmp_path / "x.csv").write_text(text)
+    message = f'no columns "attribute" and "value", and no column "class" — {hint}\\? It holds words'
+    for data in (None, text.encode()):
+        with pytest.raises(DataError, match=message):
+            read_described(tmp_path / "x.csv" if data is None else tmp_path / "upload.csv", data)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,6 +23,7 @@ from unseen.classes.attributes import NO_VALUES, SEPARATOR, is_attribute
 from unseen.classes.spreadsheets.cells import exact_text, fold, place, tidy
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
+from unseen.classes.spreadsheets.renaming import with_unique_words
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.classes.spreadsheets.values import no_repeats, to_numbers
 from unseen.classes.table import ClassTable
@@ -30,6 +31,9 @@ from unseen.classes.taxonomy import looks_like_rank, rank_of
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest, read_json
 from unseen.ground.words import pasted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.csv"
 IMAGES = "class-images.safetensors"
@@ -198,6 +202,7 @@ class Described:
 def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """Read classes from a table: rows ``attribute, value`` for one class, or one row per class with a ``class`` column.
 
+    The column ``class`` may have any name that training accepts, such as ``species``.
     Columns of ``classes.csv`` that are not attributes, such as ``seen``, are ignored, so its rows are accepted.
 
     Args:
@@ -207,7 +212,12 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     Raises:
         DataError: neither form, or an attribute or class that is repeated.
     """
-    frame = read_table(path, data=data)
+    frame = read_table(path, optional=("attribute", "value"), data=data)
+    if not {"attribute", "value"} <= set(frame.columns):
+        try:
+            frame = read_table(path, ["class"], data=data)
+        except DataError as error:
+            raise _nameless(error, path, frame, data) from None
     if not len(frame):
         raise DataError("no rows below the header", where=path, hint="add one row per class, or one per attribute")
     if "class" in frame:
@@ -219,15 +229,19 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
             Described(str(row["class"]), {c: str(row[c]) for c in columns}, place(path, i))
             for i, (_, row) in enumerate(frame.iterrows())
         ]
-    if {"attribute", "value"} <= set(frame.columns):
-        no_repeats(frame, "attribute", path)
-        cells = {str(a): str(v) for a, v in zip(frame["attribute"], frame["value"], strict=True)}
-        return [Described(None, cells, str(path))]
-    raise DataError(
-        'no columns "attribute" and "value", and no column "class"',
-        where=path,
-        hint="use one row per attribute of one class, or one row per class",
-    )
+    no_repeats(frame, "attribute", path)
+    cells = {str(a): str(v) for a, v in zip(frame["attribute"], frame["value"], strict=True)}
+    return [Described(None, cells, str(path))]
+
+
+def _nameless(error: DataError, path: Path, frame: pd.DataFrame, data: bytes | None) -> DataError:
+    """The error for a table without the columns of either form, with the column to rename if one is likely."""
+    if error.problem != 'no column "class"':
+        return error
+    wanted = "attribute" if "value" in frame else "class"
+    found = with_unique_words(DataError(f'no column "{wanted}"', where=path), path, wanted, data)
+    problem = 'no columns "attribute" and "value", and no column "class"'
+    return DataError(problem, where=path, hint=found.hint or "use one row per attribute of one class, or one per class")
 
 
 def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]:

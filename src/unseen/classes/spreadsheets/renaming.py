@@ -29,9 +29,12 @@ def with_names(error: DataError, path: Path, wanted: str, known: Collection[str]
     return _renaming(error, best, wanted, what) if shares.get(best, 0) >= 0.5 else error
 
 
-def with_unique_words(error: DataError, path: Path, wanted: str) -> DataError:
-    """The error with a hint to rename the first column of words that are all different; see :func:`with_names`."""
-    columns = _without(error, path, wanted)
+def with_unique_words(error: DataError, path: Path, wanted: str, data: bytes | None = None) -> DataError:
+    """The error with a hint to rename the first column of words that are all different; see :func:`with_names`.
+
+    ``data`` is the content of a table that is not in a file.
+    """
+    columns = _without(error, path, wanted, data)
     best = next((name for name, cells in columns.items() if unique_words(cells)), "")
     return _renaming(error, best, wanted, "words that are all different") if best else error
 
@@ -50,12 +53,12 @@ def unique_words(cells: Sequence[str]) -> bool:
     return named and len(words) == len(cells) > 1
 
 
-def _without(error: DataError, path: Path, wanted: str) -> Mapping[str, Sequence[str]]:
+def _without(error: DataError, path: Path, wanted: str, data: bytes | None = None) -> Mapping[str, Sequence[str]]:
     """Columns of the table if the error says that one is missing; otherwise none."""
     if error.problem != f'no column "{wanted}"':
         return {}
     try:
-        return read_columns(path, tidied=True)
+        return read_columns(path, data=data, tidied=True)
     except DataError:
         return {}
 
