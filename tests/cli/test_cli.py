@@ -438,9 +438,10 @@ def test_compare_prints_one_table_and_writes_files(unseen, here, tiny_guide, cac
 def test_compare_ends_with_1_if_no_row_finishes_and_is_honest_without_test_images(
     unseen, tiny_guide, cache, tmp_path, monkeypatch
 ):
+    from unseen.data import catalogue
     from unseen.experiments import compare, worker
 
-    blind, asked = tmp_path / "blind", []
+    blind, asked, read = tmp_path / "blind", [], []
     shutil.copytree(tiny_guide, blind, ignore=shutil.ignore_patterns("parts.csv"))
     listed = pd.read_csv(blind / "images.csv")
     listed[listed["split"] != "test_unseen"].to_csv(blind / "images.csv", index=False)
@@ -451,16 +452,23 @@ def test_compare_ends_with_1_if_no_row_finishes_and_is_honest_without_test_image
             raise worker.WorkerError("too little memory")
         worker.work(task)
 
+    def load(name, **more):
+        read.append(name)
+        return load_dataset(name, **more)
+
     monkeypatch.setattr(compare, "run_worker", fail)
+    monkeypatch.setattr(catalogue, "load_dataset", load)  # of the command
+    monkeypatch.setattr(compare, "load_dataset", load)
 
     def run(data, *rows):
         where = ["--cache", cache, "--device", "cpu", "-o", tmp_path / f"out-{data.name}"]
         return unseen("compare", *rows, data, *BACKBONE, *where, "--draws", "1", "--holdouts", "0")
 
     status, _, err = run(tiny_guide, "eszsl")
-    assert (status, asked) == (1, [("honest", "paper")])
+    assert (status, asked, read) == (1, [("honest", "paper")], [str(tiny_guide)])
     assert "failed: eszsl: too little memory" in err
     status, _, _ = run(blind, "eszsl", "sae")  # one row is finished
+    assert read == [str(tiny_guide), str(blind)]
     assert (status, asked[1:]) == (0, [("honest",)])
     found = json.loads((tmp_path / "out-blind" / "compare.json").read_text())
     assert (found["views"], [row["error"] for row in found["rows"]]) == (["honest"], ["too little memory", None])

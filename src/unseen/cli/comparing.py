@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,6 +136,7 @@ def compare(
     from unseen.experiments.variants import parse_variants
 
     check_dataset(dataset)
+    loaded = None
     if protocol is None:
         loaded = with_bars(lambda bars: load_dataset(dataset, cache=options.cache, progress=bars))
         protocol = "both" if len(loaded.indices("test_unseen")) else "honest"
@@ -145,7 +146,7 @@ def compare(
         raise UnseenError("needs the honest protocol", where=where, hint="--protocol honest or both")
     variants = parse_variants(methods)
     folder = output or Path("runs") / f"compare-{Path(dataset).name}"
-    asked = table.comparison(variants, dataset, protocol, folder, options)
+    asked = replace(table.comparison(variants, dataset, protocol, folder, options), loaded=loaded)
     found = run_comparison(asked, folder, table.as_json, do, counts is None and not together)
     done = [(row["name"], folder / row["folder"]) for row in found["rows"] if row["error"] is None]
     more: dict[str, Any] = {}
@@ -242,7 +243,10 @@ def run_comparison(
     from unseen.data.catalogue import load_dataset
     from unseen.experiments.compare import name
 
-    with_bars(lambda bars: load_dataset(asked.base["dataset"], cache=asked.cache, progress=bars))
+    if asked.loaded is None:
+        where, cache = asked.base["dataset"], asked.cache
+        loaded = with_bars(lambda bars: load_dataset(where, cache=cache, progress=bars))
+        asked = replace(asked, loaded=loaded)
     with stoppable():
         found = do(asked, folder, say=_say)
     if as_json:

@@ -49,6 +49,7 @@ class Comparison:
         title: title of the pages.
         metrics: columns of the tables; ``None`` for those of every table. Files hold all.
         cache, device, workers, engine: see :func:`unseen.training.run.fit`.
+        loaded: dataset of ``base``, if it has been read already.
     """
 
     variants: Sequence[Variant]
@@ -62,6 +63,7 @@ class Comparison:
     device: str = "auto"
     workers: int = 0
     engine: str | None = None
+    loaded: Dataset | None = field(default=None, repr=False)
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def compare(
     folder = Path(folder)
     check_names(asked.variants)
     configs = {v.name: v.config(asked.base, asked.recipe) for v in asked.variants}
-    dataset = load_dataset(asked.base["dataset"], cache=asked.cache)
+    dataset = asked.loaded or load_dataset(asked.base["dataset"], cache=asked.cache)
     for protocol in ("honest",) if asked.validation_only else asked.views:
         for config in configs.values():
             check_held_out(dataset, protocol, config)
