@@ -329,6 +329,45 @@ def test_changes_are_kept_if_asked(recognizer, tmp_path):
     assert (folder / "classes.csv").read_bytes() == trained
 
 
+def test_classes_changed_in_a_terminal_are_taken_over(recognizer, png, tmp_path):
+    """At once and in every answer, but not over unsaved changes of the page, which do not overwrite the folder."""
+    folder = recognizer.save(tmp_path / "model")
+
+    def names(client):
+        return [c["name"] for c in client.get("/api/classes").json()["classes"]]
+
+    def outside(change):
+        with changing(folder) as table:  # as `unseen classes` does from another process
+            keep_table(folder, change(table))
+
+    with client_of(recognizer, watch=folder, folder=folder) as client:
+        outside(lambda table: table.with_class("wren", table.values[0] + 0.01, seen=False))
+        sent = {"files": {"images": ("a.png", png)}, "data": {"top": "9"}}
+        (found,) = client.post("/api/predict", **sent).json()["predictions"]
+        assert "wren" in [c["name"] for c in found["classes"]]
+        entry = client.get("/api/classes").json()["classes"][-1]
+        assert (entry["name"], entry["change"]) == ("wren", "added")
+        (folder / "classes-in-use.csv").write_text("class,seen,other\na,1,1\n")  # of another model: kept as they were
+        assert names(client)[-1] == "wren"
+        (folder / "classes-in-use.csv").unlink()  # `unseen classes reset`
+        assert "wren" not in names(client)
+        assert client.post("/api/classes", json={"name": "mine", "like": "emu"}).status_code == 201
+        assert "outdated" not in client.get("/api/classes").json()
+        outside(lambda table: table.without("gull"))
+        answer = client.get("/api/classes").json()
+        assert {"mine", "gull"} <= {c["name"] for c in answer["classes"]}
+        assert "restart `unseen serve`" in answer["outdated"]
+        refused = client.post("/api/classes/save")
+        assert (refused.status_code, refused.json()["hint"]) == (409, answer["outdated"])
+        assert "gull" not in table_in_use(folder).names
+    recognizer.table = table_in_use(folder)
+    with client_of(recognizer, watch=folder, folder=folder) as client:
+        client.post("/api/classes", json={"name": "mine", "like": "emu"})
+        assert client.post("/api/classes/save").status_code == 200
+        outside(lambda table: table.renamed("emu", "rhea"))
+        assert {"mine", "rhea"} <= set(names(client))
+
+
 def test_null_is_unknown_and_nearest_classes_are_named(client, recognizer):
     unknown = recognizer.table.unknown
     changed = client.post("/api/classes", json={"name": "n", "like": "gull", "values": {"crown::red": None}}).json()

@@ -126,6 +126,7 @@ def serve(
         queue=queue,
         hosts=tuple(name.lower() for name in allow_host or ()),
         save=run if save else None,
+        watch=None if away else run,
         folder=None if away or is_public(host) else run,
     )
     with quiet_libraries():

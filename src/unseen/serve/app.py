@@ -63,6 +63,7 @@ def create_app(
     service, examples = Service(recognizer, settings), Examples(recognizer, settings.max_pixels)
     classes = Classes(recognizer, settings, examples)
     support = SupportImages(classes)
+    worker.before = classes.refresh
     about = describe(recognizer, name, list(metrics))
 
     @asynccontextmanager
@@ -192,7 +193,8 @@ def _add_classes(app: FastAPI, table: Classes, worker: Worker) -> None:
     @app.get("/api/classes", response_model_exclude_none=True)
     async def classes() -> schema.Classes:
         """All classes."""
-        return schema.Classes(classes=table.all())
+        with worker.place():
+            return await worker.do(lambda: schema.Classes(classes=table.all(), outdated=table.outdated))
 
     bodies = {
         "application/json": {"schema": schema.NewClass.model_json_schema()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from unseen.classes.changes import (
+    IMAGES,
+    IN_USE,
     beyond_range,
     changes_since,
     changing,
     keep_table,
     read_described,
+    table_in_use,
     taxa_in,
     trained_table,
     unit_doubt,
@@ -25,7 +29,7 @@ from unseen.classes.changes import (
 )
 from unseen.classes.expectations import expectations
 from unseen.classes.table import ClassTable
-from unseen.errors import DataError
+from unseen.errors import DataError, UnseenError
 from unseen.ground.words import counted
 from unseen.model.support import keep_support, read_support
 from unseen.recognizer import Recognizer
@@ -34,6 +38,7 @@ from unseen.serve import schema
 from unseen.serve.examples import Examples
 from unseen.serve.settings import Refusal, Settings
 
+_log = logging.getLogger(__name__)
 NEAR, MOST_NEAR = 3, 20
 """Number of near classes reported for a new one, and of new classes with such a report."""
 ROWS = 1000
@@ -57,7 +62,42 @@ class Classes:
         self.recognizer, self.settings, self.examples = recognizer, settings, examples
         self.sent: dict[str, bytes] = {}
         self._most = len(recognizer.table) + settings.added
-        self._trained = recognizer.table if settings.save is None else trained_table(settings.save)
+        self._watched = settings.save or settings.watch
+        self._trained = recognizer.table if self._watched is None else trained_table(self._watched)
+        self._state = self._stamps()
+        self._unsaved = False
+
+    def refresh(self) -> None:
+        """Take over the classes that another process has changed in the folder, unless changes here are unsaved."""
+        if self._unsaved or self._watched is None or (now := self._stamps()) == self._state:
+            return
+        self._state = now
+        try:
+            table, support = table_in_use(self._watched), read_support(self._watched)
+        except UnseenError as error:  # the classes stay as they are
+            _log.warning("%s", error)
+        else:
+            self.recognizer.table, self.recognizer.support = table, support
+
+    @property
+    def outdated(self) -> str | None:
+        """What to do if the folder and this server have both changed their classes; ``None`` if not."""
+        if not self._unsaved or self._stamps() == self._state:
+            return None
+        return (
+            f"restart `unseen serve` to take over the classes in {self._watched}; the changes made here are then lost"
+        )
+
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
+        """State of the files with changed classes."""
+        found: list[tuple[int, int, int] | None] = []
+        for path in [] if self._watched is None else [self._watched / name for name in (IN_USE, IMAGES)]:
+            try:
+                stat = path.stat()
+                found.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+            except OSError:
+                found.append(None)
+        return found
 
     def all(self) -> list[schema.ClassEntry]:
         """All classes without their values."""
@@ -143,9 +183,12 @@ class Classes:
         folder = self.settings.save or self.settings.folder
         if folder is None:
             raise Refusal(403, "this server does not keep classes", "start it with --save on a folder of your own")
+        if (hint := self.outdated) is not None:
+            raise Refusal(409, "another process has changed the classes in the folder", hint)
         with changing(folder):
             keep_table(folder, self.recognizer.table)
             keep_support(folder, self.recognizer.support)
+        self._unsaved, self._state = False, self._stamps()
         return schema.Saved(folder=str(folder))
 
     def add_described(self, name: str, values: np.ndarray, taxa: Mapping[str, str] | None = None) -> None:
@@ -202,12 +245,14 @@ class Classes:
         try:
             if folder is None:
                 yield
+                self._unsaved = True
                 return
             with changing(folder) as recognizer.table:
                 recognizer.support = read_support(folder)
                 yield
                 keep_table(folder, recognizer.table)
                 keep_support(folder, recognizer.support)
+            self._state = self._stamps()
         except BaseException:
             recognizer.table, recognizer.support = before
             raise

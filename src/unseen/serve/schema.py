@@ -207,6 +207,9 @@ class Classes(BaseModel):
     """All classes, in table order."""
 
     classes: list[ClassEntry]
+    outdated: str | None = Field(
+        default=None, description="what to do if another process changed them while changes here are unsaved"
+    )
 
 
 class NewClass(Sent):

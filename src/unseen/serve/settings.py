@@ -28,6 +28,7 @@ class Settings:
         save: folder of the model, in which ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
             changes in memory.
         prior: weights of the classes by place and month, which requests choose.
+        watch: folder of the model, whose classes are taken over when another process changes them; ``None`` for none.
         folder: folder of the model, into which ``POST /api/classes/save`` writes the classes; ``None`` refuses this.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     support_images: int = 10_000
     hosts: tuple[str, ...] = ()
     save: Path | None = None
+    watch: Path | None = None
     folder: Path | None = None
     prior: Prior | None = None
 

@@ -27,12 +27,14 @@ class Worker:
     Attributes:
         taken: number of places in use.
         stopping: set once the server is stopping.
+        before: called in the thread before every piece of work.
     """
 
     def __init__(self, places: int) -> None:
         self.places = places
         self.taken = 0
         self.stopping = asyncio.Event()
+        self.before: Callable[[], None] = lambda: None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recognizer")
         self._seconds = 0.1
 
@@ -66,6 +68,7 @@ class Worker:
         def timed() -> T:
             start = time.perf_counter()
             try:
+                self.before()
                 return work()
             finally:
                 self._seconds += 0.1 * (time.perf_counter() - start - self._seconds)

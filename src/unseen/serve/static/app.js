@@ -887,7 +887,8 @@ let sent = new Map(); // attribute -> value set in the form
 let base = new Map(); // values of the class that the form starts from
 
 async function loadClasses() {
-  classes = (await ask("/api/classes")).classes;
+  const found = await ask("/api/classes");
+  classes = found.classes;
   const like = $("add-like").value;
   const empty = $("add-like").options[0];
   options($("add-like"), classes.map((c) => c.name), null);
@@ -896,7 +897,11 @@ async function loadClasses() {
   drawClasses();
   about = await ask("/api/about");
   drawHeader();
+  $("outdated").hidden = !found.outdated;
+  $("outdated").textContent = found.outdated ? `The classes were changed elsewhere, too: ${found.outdated}.` : "";
 }
+
+addEventListener("focus", () => about && loadClasses().catch(() => {})); // back from a terminal that changed them
 
 function drawClasses() {
   const words = $("class-search").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -1294,7 +1299,7 @@ function drawAbout() {
     $("no-images").hidden = false;
     $("no-images").textContent = `Classes cannot have images here: ${about.no_images}.`;
   } else $("add-images").hidden = false;
-  $("saves").textContent = about.saves ? "Changes are saved with the run." : "Changes last until the server stops.";
+  $("saves").textContent = about.saves ? "Changes are saved with the run." : "Changes made here last until the server stops. Changes by `unseen classes` in a terminal appear here.";
   if (about.metrics.length) {
     $("metrics").replaceChildren(
       ...about.metrics.map((m) => {
