@@ -354,10 +354,6 @@ def test_zoom_from_training_to_prediction(unseen, tiny_guide, cache, tmp_path):
     status, out, err = unseen("explain", tmp_path / "run", image, "-o", tmp_path / "heat.png")
     assert status == 0, err
     assert "zoom" not in err
-    common[-1] = tmp_path / "tuned"
-    status, _, err = unseen("train", tiny_guide, "--method", "tuned", *BACKBONE, "--zoom", "2", *common)
-    assert status == 2
-    assert "not stored for zoomed images — omit --zoom, or use --recipe views=0" in err
 
 
 def test_output_that_is_a_file_is_one_line(unseen, tiny_guide, cache, tmp_path):

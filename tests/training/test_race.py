@@ -172,6 +172,8 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     assert f"the H of global is 1.0 points higher than that of {closed} (standard error 2.0)" in told
     assert f"the H of tuned is 3.0 points higher than that of {closed}" in told
     assert made.manifest["backbone"]["frozen"] is False
+    number = made.results["protocols"]["honest"]["seeds"]["0"]  # trained methods keep the offset of validation
+    assert number["gamma"] == number["chosen"]["validation"]["best_gamma"]
     recognizer = Recognizer.load(made.folder, device="cpu")
     assert recognizer.method.end_to_end
     # images of classes count by the features of the trained backbone

@@ -26,7 +26,6 @@ from unseen.training.deciding import query
 from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.engine import OnEpoch, Training, train
 from unseen.training.inputs import RunInputs
-from unseen.training.offset import FOLDS
 from unseen.training.outcomes import Result, measure, paper_criteria, results_of, value_of
 from unseen.training.records import epoch_record
 from unseen.training.seed import Final, SeedValidation
@@ -35,8 +34,6 @@ from unseen.training.steps import AugmentedFeatures, Features, read_ahead
 from unseen.training.temperature import Held
 
 Records = list[dict[str, Any]]
-TRAINED_FOLDS = 2
-"""Folds that the offset of a fine-tuned backbone is measured on: two fifths of the images, for two more trainings."""
 
 
 class Validation(SeedValidation):
@@ -114,9 +111,8 @@ def finish(final: Final) -> dict[str, Result]:
 
     epochs = None if "paper" in protocols else chosen
     method, records = train_stage(stage, final.seed, kept, f"{protocols} {chosen}", test, final.progress, epochs)
-    if choice is not None and stage.inputs.start is not None:
-        scored = offset_scorer(final.seed, folder / "offset", stage, choice.pick, final.progress)
-        choice = final.with_offset(scored, TRAINED_FOLDS if chosen else FOLDS)
+    if choice is not None and stage.inputs.start is not None and not chosen:  # it is its closed form
+        choice = final.with_offset(offset_scorer(final.seed, folder / "offset", stage, choice.pick, final.progress))
     return results_of(_Epochs(method, records, kept), protocols, stage, choice, folder)
 
 

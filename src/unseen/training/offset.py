@@ -33,9 +33,7 @@ def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
     return fold
 
 
-def matched(
-    choice: Choice, stage: Stage, scored: Callable[[np.ndarray, np.ndarray], Tensor], folds: int = FOLDS
-) -> Choice:
+def matched(choice: Choice, stage: Stage, scored: Callable[[np.ndarray, np.ndarray], Tensor]) -> Choice:
     """The choice with the offset of the final stage.
 
     Args:
@@ -43,12 +41,11 @@ def matched(
         stage: ``final``.
         scored: maps positions of training images to solve on, and of others to score, to class scores ``(n, N)`` of the
             others.
-        folds: number of folds to score, if fewer than all will do.
     """
     if stage.seen.all():
         return choice
     fold, parts = folds_of(stage.train_labels, stage.inputs.config.split_seed), []
-    for f in range(folds):
+    for f in range(FOLDS):
         held = np.flatnonzero(fold == f)
         if len(held):
             scores = scored(np.flatnonzero(fold != f), held).double().cpu().numpy()

@@ -26,7 +26,6 @@ from unseen.methods import find_method
 from unseen.methods.base import RefitMethod
 from unseen.methods.settings import EndToEndRecipe
 from unseen.training.config import RunConfig
-from unseen.training.gradient import TRAINED_FOLDS
 from unseen.training.holdouts import needs_holdouts
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice
@@ -246,13 +245,13 @@ def _tried(
             return {"method": f"{name}, zoom {ZOOM}", "H": zoomed.metrics["best_H"], "draws": _draws(zoomed)}
         if kind.end_to_end:
             assert isinstance(recipe, EndToEndRecipe)
-            own, finals = prepare(theirs, timed(1 + recipe.views)), 1 + TRAINED_FOLDS
+            own = prepare(theirs, timed(1 + recipe.views))
         else:
-            own, finals = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=recipe), 1
+            own = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=recipe)
         watch = Watch(own, closed["draws"])
         # a method that may stay its closed form cannot fall behind
         after = None if issubclass(kind, RefitMethod) or theirs.select != "H" else watch
-        trained = validate_seeds(own, [seed], place, timed((draws + finals) * (1 + held)), after)[seed]
+        trained = validate_seeds(own, [seed], place, timed((draws + 1) * (1 + held)), after)[seed]
     except OutOfTimeError:
         return {}
     except BehindError:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unseen.ground.progress import Progress
 from unseen.training.inputs import RunInputs
-from unseen.training.offset import FOLDS, matched
+from unseen.training.offset import matched
 from unseen.training.outcomes import Choice
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
@@ -79,10 +79,10 @@ class Final:
     choice: Choice | None
     progress: Progress
 
-    def with_offset(self, scored: Callable[[np.ndarray, np.ndarray], Tensor], folds: int = FOLDS) -> Choice:
+    def with_offset(self, scored: Callable[[np.ndarray, np.ndarray], Tensor]) -> Choice:
         """The choice with the offset of the final stage; arguments as for :func:`unseen.training.offset.matched`."""
         assert self.choice is not None
         self.progress(f"seed {self.seed}: offset", 0, 1)
-        choice = matched(self.choice, self.stage, scored, folds)
+        choice = matched(self.choice, self.stage, scored)
         self.progress(f"seed {self.seed}: offset", 1, 1)
         return choice
