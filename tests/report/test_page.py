@@ -338,7 +338,7 @@ def test_training_curves_are_the_records(page, both):
     first, last = records[0]["loss"]["total"], records[-1]["loss"]["total"]
     assert f"from {first:.3g} to {last:.3g} in the last training" in read.words("training")
     chosen = both.results["protocols"]["honest"]["seeds"]["0"]["chosen"]["epoch"]
-    assert f"epoch {chosen} was chosen" in read.words("training")
+    assert f"Epoch {chosen} was chosen" in read.words("training")
 
 
 def test_end_to_end(fit, write):
