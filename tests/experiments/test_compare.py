@@ -434,6 +434,7 @@ def test_two_at_once_on_one_folder(asked, tmp_path):
 WAIT = "import sys; from unseen.experiments.worker import Task, run_worker; run_worker(Task.from_json(sys.argv[1]))"
 
 
+@pytest.mark.slow
 def test_workers_in_their_own_process(asked, done, tmp_path):
     """A worker's mistake is its message; killed with its parent, it stops by itself."""
     make = asked(["msdn"], recipe={"epochs": "100000", "batch_size": "8"})
