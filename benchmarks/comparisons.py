@@ -27,7 +27,7 @@ def main() -> None:
     chosen, tables, facts = parser.parse_args(), dict[str, list[dict[str, Any]]](), {}
     for folder in chosen.folders:
         found = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-        tables[f"{folder.name}"] = [line(row) for row in found["rows"] if row["error"] is None]
+        tables[folder.name] = [line(row) for row in found["rows"] if row["error"] is None]
         facts[folder.name] = {name: found[name] for name in ("data", "backbone", "splits", "machine", "select")}
     finish(chosen.output, tables, comparisons=facts)
 

@@ -334,6 +334,15 @@ def test_notes_reach_python(do, both, tiny_guide, tmp_path, caplog):
     assert both.notes == ()
 
 
+def test_a_manifest_without_the_digest_of_the_vectors_is_one_line(both, cache, tmp_path):
+    folder = shutil.copytree(both.folder, tmp_path / "run")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["semantics"]["digest"], manifest["sha256 of the rest"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match="has changed since the training — train again"):
+        unseen.evaluate(folder, device="cpu", cache=cache)
+
+
 def test_stopped_run_resumes_to_the_same_bytes(do, both, tmp_path):
     """SIGTERM in the middle of the second seed's validation stage, then the same call again."""
 

@@ -242,7 +242,7 @@ def final_partition(dataset: Dataset) -> Partition:
     )
 
 
-FOLDS = ("random", "axes")
+DRAWN_BY = ("random", "axes")
 """How draws of validation classes are made, see :func:`validation_partition`."""
 
 
@@ -269,7 +269,7 @@ def validation_partition(
         seed: seed of the draws of classes and images.
         held_out: share of each remaining class's images to use as "test seen", as in the Proposed Split.
         draw: number of the draw, from 0.
-        folds: which classes a draw holds out, one of :data:`FOLDS`. ``random``: the next ones of random orders of the
+        folds: classes that a draw holds out, one of :data:`DRAWN_BY`. ``random``: the next ones of random orders of the
             seen classes, so no class is held out again before every other has been. ``axes``: those at one end of a
             principal axis of the standardized attribute vectors, which differ from the others in kind: draws 0 and 1
             are both ends of the first axis, 2 and 3 of the second, and so on. Ours.

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from unseen.backbones.reduction import ReductionSpec
 from unseen.backbones.spec import FINAL, BackboneSpec
-from unseen.data.dataset import FOLDS
+from unseen.data.dataset import DRAWN_BY
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method, method_reference
 from unseen.methods.base import AnchoredMethod, Method
@@ -90,8 +90,8 @@ class RunConfig:
                 raise UnseenError(f'unknown protocol "{protocol}"', hint=f"{' or '.join(PROTOCOLS)}")
         if self.select not in SELECT:
             raise UnseenError(f'unknown selection metric "{self.select}"', hint=f"use one of {', '.join(SELECT)}")
-        if self.folds not in FOLDS:
-            raise UnseenError(f'unknown folds "{self.folds}"', hint=f"use {' or '.join(FOLDS)}")
+        if self.folds not in DRAWN_BY:
+            raise UnseenError(f'unknown folds "{self.folds}"', hint=f"use {' or '.join(DRAWN_BY)}")
         if self.store_dtype not in STORE_DTYPES:
             raise UnseenError(
                 f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"use one of {', '.join(STORE_DTYPES)}"

@@ -360,7 +360,10 @@ def reopen(
     """
     cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
     plan = Plan.of(run.config, cache, progress, dataset)
-    if not _is_of(run.manifest, plan):
+    same = False
+    with suppress(KeyError):  # a manifest without these entries
+        same = _is_of(run.manifest, plan)
+    if not same:
         raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     store = plan.extract(cache, str(fabric.device), workers, progress, folder=run.folder)
     return RunInputs.of_plan(plan, store, fabric, run.folder)
