@@ -46,6 +46,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "class_images": ("{run}",),
     "closed_forms": ("fieldguide",),
     "closed_form_time": ("fieldguide",),
+    "race_time": ("fieldguide",),
     "standings": ("fieldguide",),
     "attention_oracle": ("{prototypes}",),
     "fieldguide_levels": (),

@@ -110,7 +110,7 @@ def test_class_lists(predict, images, tmp_path):
         (["{images}", "--only", "@none.txt"], "none.txt: No such file"),
         (["{images}", "--unknown", "much"], '"much" is not a threshold — use auto, off, or a confidence from 0 to 1'),
         (["{images}", "--unknown", "1.5"], '"1.5" is not a threshold'),
-        (["{images}", "-o", "x.xlsx"], "x.xlsx: unsupported file format for predictions"),
+        (["{images}", "-o", "x.txt"], "x.txt: unsupported file format for predictions"),
         ([], "no images"),
         (["none/*.jpg"], "none/*.jpg: no file matches this pattern"),
     ],

@@ -60,9 +60,9 @@ def expected(recognizer, images):
 def whole(recognizer, images, tmp_path_factory):
     """Every kind of file, written without interruption."""
     folder = tmp_path_factory.mktemp("whole")
-    for ending in ("csv", "json", "jsonl", "parquet"):
+    for ending in ("csv", "json", "jsonl", "parquet", "xlsx"):
         predict_to_file(recognizer, images, folder / f"p.{ending}", OPTIONS)
-    assert sorted(p.name for p in folder.iterdir()) == ["p.csv", "p.json", "p.jsonl", "p.parquet"]
+    assert sorted(p.name for p in folder.iterdir()) == ["p.csv", "p.json", "p.jsonl", "p.parquet", "p.xlsx"]
     return folder
 
 
@@ -111,6 +111,31 @@ def test_the_other_kinds_hold_the_same(whole, images, expected):
             assert [v if v is None else float(v) for v in frame[column]][:5] == list(table[column])[:5]
         else:
             assert list(frame[column].fillna("")) == list(table[column].fillna(""))
+
+
+def test_a_workbook_holds_the_same_as_numbers_and_text(whole):
+    frame, table = pd.read_excel(whole / "p.xlsx"), pd.read_csv(whole / "p.csv")
+    numbers = [column for column in table if table[column].dtype == float and column != "seen"]
+    assert numbers == ["confidence", "confidence_2", "confidence_3"]
+    np.testing.assert_array_equal(frame[numbers], table[numbers])
+    assert [None if pd.isna(v) else float(v) for v in frame["seen"]] == [
+        None if pd.isna(v) else v for v in table["seen"]
+    ]
+    rest = [column for column in table if column not in (*numbers, "seen")]
+    assert frame[rest].fillna("").to_numpy().tolist() == table[rest].fillna("").to_numpy().tolist()
+
+
+def test_more_images_than_a_sheet_has_rows(recognizer, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("unseen.recognizer.stream.MOST_ROWS", 17)
+    path = tmp_path / "p.xlsx"
+    with pytest.raises(UnseenError, match=r"p\.xlsx: 18 images, more than the 17 rows .* use --output .*p\.csv"):
+        predict_to_file(recognizer, images, path, OPTIONS, total=18)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UnseenError, match=r"rename \S+p\.xlsx\.partial to \S+p\.csv\.partial, and repeat it with -o"):
+        predict_to_file(recognizer, images, path, OPTIONS)  # a stream of unknown length
+    (tmp_path / "p.xlsx.partial").rename(tmp_path / "p.csv.partial")
+    monkeypatch.setattr(Recognizer, "outcomes", lambda self, stream, **options: [])
+    assert predict_to_file(recognizer, images, tmp_path / "p.csv", OPTIONS).images >= 16
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
@@ -250,8 +275,8 @@ def test_a_file_that_is_there_is_not_replaced_unasked(recognizer, images, tmp_pa
     assert path.read_text() == "mine"
     predict_to_file(recognizer, images[:2], path, OPTIONS, restart=True)
     assert path.read_text().count("\n") == 3
-    with pytest.raises(UnseenError, match=r"one of \.csv, \.parquet"):
-        check_output(tmp_path / "p.xlsx")
+    with pytest.raises(UnseenError, match=r"one of \.csv, \.xlsx, \.parquet"):
+        check_output(tmp_path / "p.txt")
     (tmp_path / "f.csv").mkdir()
     with pytest.raises(UnseenError, match="a folder"):
         check_output(tmp_path / "f.csv")

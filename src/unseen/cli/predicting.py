@@ -82,7 +82,7 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="Write a .csv, .parquet, .json or .jsonl file; repeat the command to resume. - streams CSV to "
+            help="Write a .csv, .xlsx, .parquet, .json or .jsonl file; repeat the command to resume. - streams CSV to "
             "standard output, or JSON lines with --json.",
             show_default=False,
         ),
@@ -246,11 +246,15 @@ def _target(output: Path | None, share: Shard | None, html: Path | None, restart
 
 def _count(images: Iterable[object], shown: bool, some: bool) -> int:
     """Number of images; counts no further than a terminal can show."""
+    from unseen.recognizer.stream import ENDINGS
+
     total = sum(1 for _ in (islice(images, SHOWN + 1) if shown else images))
     if not total and some:
         raise UnseenError("no images", hint="the list is empty")
     if shown and total > SHOWN:
-        raise UnseenError(f"more than {SHOWN} images", hint="pass --output FILE.csv (.parquet, .json, .jsonl), or -o -")
+        raise UnseenError(
+            f"more than {SHOWN} images", hint=f"pass --output FILE.csv ({', '.join(ENDINGS[1:])}), or -o -"
+        )
     return total
 
 
@@ -266,7 +270,9 @@ def _share(shard: str | None, output: Path | None, html: Path | None) -> Shard |
 
 def _part(output: Path | None, share: Shard) -> Path:
     """File for the part of a shard, in the folder for all parts."""
-    if output is None or output.suffix.lower() in (".csv", ".parquet", ".json", ".jsonl") or output.is_file():
+    from unseen.recognizer.stream import ENDINGS
+
+    if output is None or output.suffix.lower() in ENDINGS or output.is_file():
         where = "--output" if output is None else output
         raise UnseenError(
             "a shard goes to a folder of parts", where=where, hint="give -o FOLDER; then unseen merge FOLDER"

@@ -1,4 +1,4 @@
-"""Predict a stream of images to a file: CSV, Parquet, JSON or JSON lines; resumable, in bounded memory.
+"""Predict a stream of images to a file: CSV, XLSX, Parquet, JSON or JSON lines; resumable, in bounded memory.
 
 Until all images are done, their predictions are in a journal, ``FILE.partial/journal.jsonl``: one line with what they
 depend on, then one line per image, written in batches, each line with its checksum. At the end the file is made from
@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from unseen.classes.prior import Prior
 from unseen.classes.spreadsheets.tables import read_table
+from unseen.classes.spreadsheets.workbook import write_workbook
 from unseen.data.dataset import digest
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.extras import require
@@ -39,8 +40,10 @@ from unseen.recognizer.occasions import Occasions
 from unseen.recognizer.recognizer import Recognizer
 from unseen.version import __version__
 
-ENDINGS = (".csv", ".parquet", ".json", ".jsonl")
+ENDINGS = (".csv", ".xlsx", ".parquet", ".json", ".jsonl")
 ROW_GROUP = 8192
+MOST_ROWS = 1_048_575
+"""Rows of a sheet below the header; spreadsheet programs read no more."""
 ABOUT = b"unseen"
 """Key of the metadata in a Parquet file's schema, see :mod:`unseen.recognizer.merging`."""
 SYNC_SECONDS = 10.0
@@ -136,7 +139,7 @@ def predict_to_file(
     """Predict images to a file, or resume an earlier call that was stopped.
 
     On the CPU the file is equal to the byte to that of an uninterrupted call: an interrupted batch is repeated as a
-    whole.
+    whole. Only a workbook also holds the time when it was written.
 
     Args:
         recognizer: model.
@@ -155,6 +158,7 @@ def predict_to_file(
     """
     options = options or Options()
     check_output(path, restart)
+    _check_rows(path, total, f"use --output {path.with_suffix('.csv')}")
     recognizer.outcomes([], **vars(options))  # raises if they do not fit together
     with _locked(path) as journal:
         if restart or options.together:  # a batch is repeated as a whole
@@ -172,6 +176,12 @@ def predict_to_file(
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
     return counts
+
+
+def _check_rows(path: Path, images: int, hint: str) -> None:
+    """Raise an error if a workbook cannot hold a row for every image."""
+    if path.suffix.lower() == ".xlsx" and images > MOST_ROWS:
+        raise UnseenError(f"{images:,} images, more than the {MOST_ROWS:,} rows of a sheet", where=path, hint=hint)
 
 
 @contextmanager
@@ -310,7 +320,15 @@ def _finish(journal: Path, path: Path, extent: Extent, images: int, about: dict[
     """Make the file from the whole journal."""
     parquet = partial(_write_parquet, about=about)
     write: dict[str, Callable[[Path, Iterable[dict[str, Any]], Extent], None]]
-    write = {".csv": _write_csv, ".parquet": parquet, ".json": _write_json, ".jsonl": _write_lines}
+    write = {
+        ".csv": _write_csv,
+        ".xlsx": _write_xlsx,
+        ".parquet": parquet,
+        ".json": _write_json,
+        ".jsonl": _write_lines,
+    }
+    table = path.with_suffix(".csv")
+    _check_rows(path, images, f"rename {journal.parent} to {_journal(table).parent}, and repeat it with -o {table}")
     with Journal(journal) as kept:
         records = _all_records(kept, images)
         write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, extent))
@@ -342,6 +360,19 @@ def _write_csv(path: Path, records: Iterable[dict[str, Any]], extent: Extent) ->
         writer.writeheader()
         for record in records:
             writer.writerow(shown(row_of(record, extent)))
+
+
+def _write_xlsx(path: Path, records: Iterable[dict[str, Any]], extent: Extent) -> None:
+    names = list(columns(extent))
+    rows = (row_of(record, extent) for record in records)
+    write_workbook(path, "predictions", names, ([_sheet_cell(row[name]) for name in names] for row in rows))
+
+
+def _sheet_cell(value: Any) -> Any:
+    """A value as in CSV, but as a number; bytes of file names that are not UTF-8 are escaped."""
+    if isinstance(value, str):
+        return os.fsencode(value).decode(errors="backslashreplace")
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _write_json(path: Path, records: Iterable[dict[str, Any]], extent: Extent) -> None:
