@@ -318,6 +318,18 @@ def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monk
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
 
 
+def test_rows_on_other_attribute_vectors_are_done_again(done, asked, tmp_path, monkeypatch):
+    shutil.copytree(done[0], tmp_path / "all")
+    asked_for = []
+    monkeypatch.setattr(comparing, "run_worker", lambda task: asked_for.append((task.what, task.folder.name)))
+    rows = ROWS[:2]
+    compare(asked(rows), tmp_path / "all")
+    assert not asked_for
+    monkeypatch.setattr(comparing, "vectors_digest", lambda vectors: "of other vectors")
+    compare(asked(rows), tmp_path / "all")
+    assert [name for what, name in asked_for if what == "fit"] == ["eszsl", "no-cal"]
+
+
 @pytest.fixture(scope="module")
 def blind_guide(tiny_guide, tmp_path_factory):
     """The tiny dataset without any image of an unseen class."""

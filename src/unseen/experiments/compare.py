@@ -26,8 +26,10 @@ from unseen.training.config import RunConfig, plain
 from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.folder import Run
 from unseen.training.holdouts import needs_holdouts, pooled, pooled_difference, resampled_draws, saved_holdouts
+from unseen.training.manifest import vectors_digest
 from unseen.training.plan import check_held_out, resolve_settings
 from unseen.training.run import earlier_config
+from unseen.vectors.sources import attribute_vectors
 from unseen.version import __version__
 
 HOLDOUTS = "hold-outs"
@@ -133,7 +135,11 @@ def compare(
 def _compare(
     asked: Comparison, folder: Path, configs: Mapping[str, RunConfig], dataset: Dataset, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    left = [v for v in asked.variants if not _is_done(asked, folder / v.folder, configs[v.name], dataset)]
+    digests: dict[str, str] = {}
+    for vectors in {config.vectors for config in configs.values()}:
+        found_vectors, _ = attribute_vectors(dataset.table.attributes, dataset.attribute_vectors, vectors)
+        digests[vectors] = vectors_digest(found_vectors)
+    left = [v for v in asked.variants if not _is_done(asked, folder / v.folder, configs[v.name], dataset, digests)]
     errors = {v.name: "unfinished; repeat the command to resume" for v in left}
     if kept := [v.name for v in asked.variants if v not in left]:
         say(f"finished, not trained again: {', '.join(kept)}")
@@ -173,8 +179,11 @@ def _block(asked: Comparison, run: Run, view: str) -> dict[str, Any]:
     return found[view]
 
 
-def _is_done(asked: Comparison, folder: Path, config: RunConfig, dataset: Dataset) -> bool:
-    """Whether a run has all requested numbers, for the current data, backbone and settings."""
+def _is_done(asked: Comparison, folder: Path, config: RunConfig, dataset: Dataset, vectors: Mapping[str, str]) -> bool:
+    """Whether a run has all requested numbers, for the current data, attribute vectors, backbone and settings.
+
+    ``vectors`` are the digests of the vectors by how they are made.
+    """
     seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
     try:
         run = Run(folder)
@@ -183,6 +192,8 @@ def _is_done(asked: Comparison, folder: Path, config: RunConfig, dataset: Datase
         now = (dataset.fingerprint, plain(settings), None if recipe is None else plain(recipe))
         method = manifest["method"]
         if now != (manifest["data"]["fingerprint"], method["settings"], method["recipe"]):
+            return False
+        if manifest["semantics"].get("digest") != vectors[config.vectors]:
             return False
         if manifest["backbone"]["fingerprint"] != config.backbone.fingerprint()[:16]:
             return False
