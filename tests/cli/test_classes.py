@@ -7,12 +7,17 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import unseen as package
 from unseen import Recognizer
-from unseen.ground.files import SEAL
+from unseen.classes.attributes import Attributes, write_attributes
+from unseen.classes.changes import ATTRIBUTES, ENCODING, TRAINED
+from unseen.classes.spreadsheets.columns import Column, Encoding
+from unseen.classes.table import ClassTable
+from unseen.ground.files import SEAL, write_json
 from unseen.model.references import make_references, references_beside
 from unseen.model.weights import load_weights
 from unseen.training.batches import batches
@@ -304,3 +309,27 @@ def test_check_says_which_ranks_it_read(unseen, tiny_guide):
     status, said, _ = unseen("check", tiny_guide)
     assert status == 0
     assert "ranks: family (" in said
+
+
+def test_show_answers_in_the_words_of_the_table(unseen, tmp_path):
+    size = Column("size", "number", low=10.0, high=30.0, unit="mm", fill=(0.5, 0.5))
+    columns = (Column("color", "categories", steps=("red", "blue"), fill=(0.5, 0.5)), size)
+    columns += (Column("crest", "yes/no", fill=(0.2,)), Column("song", "ignored"))
+    encoding = Encoding(columns)
+    row = encoding.encode({"color": "blue", "size": "25 mm", "crest": "no"})
+    table = ClassTable(("Avocet", "Bittern"), Attributes(encoding.names), np.stack([row, row]), np.array([True, False]))
+    table.to_csv(tmp_path / TRAINED)
+    write_attributes(tmp_path / ATTRIBUTES, table.attributes)
+    write_json(tmp_path / ENCODING, encoding.to_json(), sealed=True)
+    status, out, _ = unseen("classes", "show", tmp_path, "Avocet", "-o", tmp_path / "avocet.csv")
+    assert status == 0
+    assert re.findall(r"│ (color|size|crest|song) +│ (.*\S) +│", out) == [
+        ("color", "blue"),
+        ("size", "25 mm"),
+        ("crest", "no"),
+    ]
+    written = pd.read_csv(tmp_path / "avocet.csv").set_index("attribute")["value"]
+    assert written.to_dict() == dict(zip(encoding.names, row, strict=True))  # as exact values
+    found = json.loads(unseen("classes", "show", tmp_path, "Avocet", "--json")[1])
+    assert found["cells"] == {"color": "blue", "size": "25 mm", "crest": "no"}
+    assert found["attributes"]["size::high"] == 0.75

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unseen.classes.changes import changes_since, table_in_use, trained_table
+from unseen.classes.changes import changes_since, read_encoding, table_in_use, trained_table
 from unseen.classes.expectations import Expectation, expectations
 from unseen.cli.classes.group import ModelArgument, NameArgument, commands, say, support_of
 from unseen.cli.common import JsonFlag, print_json, print_table
@@ -76,23 +76,25 @@ def show(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the nonzero attribute values of a class."""
+    """Show the attributes of a class: in the words of your table if it has any, else the nonzero values."""
     import pandas as pd
 
-    table = table_in_use(run)
+    table, encoding = table_in_use(run), read_encoding(run)
     values = table.values[table.index(name)]
+    cells = None if encoding is None or encoding.as_it_stands else encoding.decode(values)
     pairs = [(a, float(v)) for a, v in zip(table.attributes.names, values, strict=True)]
     if output is not None:
         write_text(output, pd.DataFrame(pairs, columns=["attribute", "value"]).to_csv(index=False))
     taxa = table.taxa(table.index(name))
     if as_json:
         seen = bool(table.seen[table.index(name)])
-        print_json({"class": name, "seen": seen, **({"ranks": taxa} if taxa else {}), "attributes": dict(pairs)})
+        own = {"ranks": taxa} if taxa else {}
+        own |= {} if cells is None else {"cells": cells}
+        print_json({"class": name, "seen": seen, **own, "attributes": dict(pairs)})
         return
     if taxa:
         say(", ".join(f"{rank} {taxon}" for rank, taxon in taxa.items()))
-    print_table(
-        [{"attribute": a, "value": f"{v:g}"} for a, v in pairs if v], {"attribute": "attribute", "value": "value"}
-    )
+    shown = [(a, f"{v:g}") for a, v in pairs if v] if cells is None else [c for c in cells.items() if c[1]]
+    print_table([{"attribute": a, "value": v} for a, v in shown], {"attribute": "attribute", "value": "value"})
     if output is not None:
         say(f"all {len(pairs)} values: {output}")
