@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_benchmarks import CLASSES, EACH, Tiny
+from tiny_benchmarks import CLASSES, EACH, ORDER, Tiny, save
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
 from unseen.data.folder import load_folder
 from unseen.data.importing import dataset_of, import_features, import_vectors, imported_store
 from unseen.errors import DataError, StoreError, UnseenError
+from unseen.ground.images import ImageWarning
 from unseen.releases import prepare
 from unseen.training.config import RunConfig
 from unseen.training.run import fit
@@ -265,3 +266,61 @@ def test_the_command_trains_on_them(birds, tmp_path, unseen):
     assert "eszsl (recommended) on features:told, honest protocol" in err
     assert "None" not in out + err
     assert "unseen predict" not in out  # there is no network to look at an image with
+
+
+def spoiled(tiny, path, **changes):
+    """The release's own res101.mat with other variables; ``None`` removes one."""
+    content = {k: v for k, v in (tiny.images | changes).items() if v is not None}
+    save(path, content)
+    return path
+
+
+def test_labels_in_another_order_than_the_table_are_refused(birds, tmp_path):
+    """Images that name their class in their path show labels by the official numbers, and files in another order."""
+    prepared, tiny = birds
+    (folder := tmp_path / "mini").mkdir()
+    shutil.copy(tiny.root / "xlsa17/data/CUB/att_splits.mat", folder)
+    official = np.repeat(np.array(ORDER) + 1.0, EACH)[:, None]
+    for name, changes, count in (
+        ("official", {"labels": official}, sum(EACH for c, o in enumerate(ORDER) if c != o)),
+        ("rolled", {"image_files": np.roll(tiny.images["image_files"], 1, axis=0)}, CLASSES),
+    ):
+        source = spoiled(tiny, tmp_path / f"{name}.mat", **changes)
+        with pytest.raises(DataError, match=f"{name}.mat: {count} labels differ from the folder of the image: row"):
+            dataset_of(folder, source)
+        assert [path.name for path in folder.iterdir()] == ["att_splits.mat"]
+    with pytest.warns(ImageWarning, match="no image_files, so its labels cannot be checked; .* from 1"):
+        dataset = dataset_of(folder, spoiled(tiny, tmp_path / "bare.mat", image_files=None))
+    assert [dataset.table.names[c] for c in dataset.labels] == [
+        load_folder(prepared).table.names[c] for c in np.repeat(range(CLASSES), EACH)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"image_files": None}, "res101.mat: no `image_files`, so nothing shows what its labels mean"),
+        ({"features": None}, "res101.mat: no `features`, which replace the images"),
+        ({"features": np.full((12, COUNT), np.nan)}, "a feature value is nan"),
+    ],
+)
+def test_a_benchmark_without_images_needs_names_and_features(tmp_path, changes, problem):
+    tiny = Tiny("cub", tmp_path / "root")
+    tiny.write()
+    spoiled(tiny, tiny.root / "xlsa17/data/CUB/res101.mat", **changes)
+    outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out", features_only=True)
+    assert [problem in said for said in outcome.problems] == [True]
+    assert not outcome.ready
+
+
+def test_features_in_place_of_images_are_named_by_check_and_train(tmp_path, unseen):
+    tiny = Tiny("cub", tmp_path / "root")
+    tiny.write()
+    assert prepare(tiny.benchmark, tiny.root, tmp_path / "out", features_only=True).ready
+    status, out, _ = unseen("check", tmp_path / "out")
+    assert status == 0
+    assert f"unseen train {tmp_path / 'out'} --backbone features:res101" in out
+    assert "unreadable folder" not in out
+    status, _, err = unseen("train", tmp_path / "out", "--method", "eszsl", "-o", tmp_path / "run")
+    assert status == 2
+    assert "the folder has no images, so no network can read them — pass --backbone features:res101" in err

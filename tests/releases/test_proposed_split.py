@@ -82,7 +82,7 @@ def test_validation_lists_hold_test_images_that_are_left_out(key, name, held, le
         assert len(np.intersect1d(split.rows[list_name], split.rows["test_seen"])) == count
     classes, notes = split.validation_classes(labels)
     assert classes.sum() == held
-    assert [f"lists {count} test-seen" in note for count, note in zip(leaks, notes, strict=True)] == [True, True]
+    assert [f"lists {count:,} test-seen" in note for count, note in zip(leaks, notes, strict=True)] == [True, True]
 
 
 def test_birds_and_attributed_pascal_have_no_validation_lists():

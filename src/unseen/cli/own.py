@@ -81,7 +81,8 @@ def check(
     if result.ready:
         doubts = len(result.of("warning"))
         more = f" ({doubts} {'warning' if doubts == 1 else 'warnings'} above)" if doubts else ""
-        _say(f"[green]ready to train:[/] unseen train {plain_text(pasted(folder))}{more}")
+        network = f" --backbone features:{result.features[0]}" if result.features else ""
+        _say(f"[green]ready to train:[/] unseen train {plain_text(pasted(folder) + network)}{more}")
     else:
         _say(f"[bold red]{count} {'problem' if count == 1 else 'problems'} to fix first[/]")
     raise typer.Exit(0 if result.ready else 2)
@@ -125,7 +126,7 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
         _say(
             f"[bold]{counted(counts['trainval'], 'training image')}[/], "
             f"{counted(counts['test_seen'], 'test image')} of seen classes, "
-            f"{counts['test_unseen']} of unseen classes (by {counts['by']})"
+            f"{counts['test_unseen']:,} of unseen classes (by {counts['by']})"
         )
 
 

@@ -272,7 +272,7 @@ def _show(outcome: Outcome, root: Path) -> None:
     elif outcome.lacking:
         say(f"not ready: {counted(len(outcome.lacking), 'required file')} missing or damaged", "bold")
     elif outcome.problems:
-        say(f"not ready: {len(outcome.problems)} problems to fix", "bold")
+        say(f"not ready: {counted(len(outcome.problems), 'problem')} to fix", "bold")
     else:
         say("all checks passed")
 

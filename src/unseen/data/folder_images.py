@@ -37,6 +37,21 @@ class Listing:
     notes: tuple[str, ...] = ()
 
 
+def imported_names(root: Path) -> list[str] | None:
+    """Names of the imported features that stand for the images of a folder; ``None`` if it has images."""
+    if not (root / FEATURES).is_dir() or (root / "images").is_dir() or find_table(root, "images") is None:
+        return None
+    return sorted(path.parent.name for path in (root / FEATURES).glob("*/store.json"))
+
+
+def need_images(root: Path) -> None:
+    """Raise :class:`DataError` if imported features stand for the images of a folder."""
+    names = imported_names(root)
+    if names is not None:
+        hint = f"pass --backbone features:{names[0]}" if names else "import features with `unseen import`"
+        raise DataError("the folder has no images, so no network can read them", where=root, hint=hint)
+
+
 def read_images(root: Path, names: Sequence[str], complain: Complain, classes: Path) -> Listing | None:
     """Images of a folder, by ``images.csv`` or by the folders they are in; ``None`` if there are none.
 

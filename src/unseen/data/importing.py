@@ -156,6 +156,7 @@ def _list_rows(folder: Path, source: Source, listed: Path) -> bool:
             )
             raise DataError(problem, where=source.path, hint=f"labels are positions in {numbered_by.name}, from 0")
         rows["class"] = [names[c] for c in source.labels]
+        _check_folders(source, rows["class"], numbered_by)
     if source.parts:
         parts = np.full(count, "trainval", dtype=object)
         for part, mine in source.parts.items():
@@ -168,6 +169,35 @@ def _list_rows(folder: Path, source: Source, listed: Path) -> bool:
         rows["split"] = list(split.parts())
     write_text(listed, pd.DataFrame(rows).to_csv(index=False))
     return "split" in rows
+
+
+def _check_folders(source: Source, classes: list[str], numbered_by: Path) -> None:
+    """Check labels against the folders of the images, where these are named like classes.
+
+    A ``res101.mat`` without image names cannot be checked; an :class:`~unseen.ground.images.ImageWarning` says so.
+    """
+    if not source.files:
+        if source.path.suffix == ".mat":
+            warnings.warn(
+                f"{source.path.name} has no image_files, so its labels cannot be checked; they are read as "
+                f"positions in {numbered_by.name}, from 1",
+                ImageWarning,
+                stacklevel=5,
+            )
+        return
+    folders, known = [PurePosixPath(file).parent.name for file in source.files], set(classes)
+    if sum(name in known for name in folders) < len(folders) / 2:
+        return
+    pairs = zip(folders, classes, strict=True)
+    wrong = [row for row, (name, own) in enumerate(pairs) if name != own and name in known]
+    if wrong:
+        row = wrong[0]
+        problem = (
+            f"{len(wrong):,} labels differ from the folder of the image: row {row + 1}, "
+            f'"{folders[row]}/{PurePosixPath(source.files[row]).name}", is labeled "{classes[row]}"'
+        )
+        hint = f"labels must be positions in {numbered_by.name}, in the order of the images"
+        raise DataError(problem, where=source.path, hint=hint)
 
 
 def _split_of(folder: Path, source: Source) -> Split | None:

@@ -93,7 +93,7 @@ class Split:
             kept = np.intersect1d(self.rows[name], self.rows["trainval"])
             left = len(np.intersect1d(self.rows[name], self.rows["test_seen"]))
             if left:
-                notes.append(f"{name}_loc lists {left} test-seen images; they are excluded from validation")
+                notes.append(f"{name}_loc lists {left:,} test-seen images; they are excluded from validation")
             classes.append(np.unique(labels[kept]))
         held = np.setdiff1d(classes[1], classes[0])
         if len(held) < len(classes[1]):

@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def ready(self) -> bool:
-        """Whether the dataset folder was written."""
+        """Whether the dataset folder was written, with its features if they replace images."""
         return self.dataset is not None
 
     @property
@@ -164,10 +164,10 @@ def prepare(
         "notes": findings.notes,
     }
     try:
-        outcome.dataset = write_folder(output, benchmark.name, material, record, progress)
-        outcome.output = output
+        dataset = write_folder(output, benchmark.name, material, record, progress)
         if not benchmark.images and material.images is not None and material.images.channels:
-            _import(found, outcome.dataset, output, progress)
+            _import(found, dataset, output, progress)
+        outcome.dataset, outcome.output = dataset, output
     except (DataError, StoreError) as problem:
         outcome.problems.append(str(problem))
     return outcome

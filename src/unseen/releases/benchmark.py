@@ -189,7 +189,10 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
             material.attributes = numbered(material.values.shape[1])
     if "list" in found:
         with findings.check():
-            material.images = ImageList.read(found["list"])
+            images = ImageList.read(found["list"])
+            if not benchmark.images:
+                _check_named(images)
+            material.images = images
     if material.split is not None and material.parts is not None and material.images is not None:
         with findings.check():
             _check_rows(benchmark, material)
@@ -211,6 +214,15 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
         with findings.check():
             material.vectors = _word_vectors(found["vectors"], material.attributes, findings)
     return result
+
+
+def _check_named(images: ImageList) -> None:
+    """Without images, only their names show that labels and features are in the order of the split."""
+    hint = "use res101.mat of the release"
+    if not images.files:
+        raise DataError("no `image_files`, so nothing shows what its labels mean", where=images.path, hint=hint)
+    if not images.channels:
+        raise DataError("no `features`, which replace the images", where=images.path, hint=hint)
 
 
 def _mixed_up(benchmark: Benchmark, like: str | None) -> str:

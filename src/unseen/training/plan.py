@@ -19,6 +19,7 @@ from unseen.backbones.reduction import ReductionSpec
 from unseen.backbones.spec import TRUNK, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.dataset import Dataset, Partition, final_partition, validation_partition
+from unseen.data.folder_images import need_images
 from unseen.data.frozen import AnyStore, FrozenStore
 from unseen.data.images import ImageStore
 from unseen.data.importing import imported_store
@@ -154,6 +155,8 @@ class Plan:
             problem = f"{method.name} needs a text tower"
             hint = "use --backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
             raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
+        if not config.backbone.imported:
+            need_images(Path(config.dataset))
         config.backbone.fingerprint()  # the weights exist
         dataset = dataset or load_dataset(config.dataset, cache=cache, progress=progress)
         name, settings, recipe = resolve_settings(config, dataset.name)

@@ -37,6 +37,7 @@ class CheckResult:
         classes: table, seen and unseen names, and number of taxa of each rank; empty without a readable table.
         images: number of images by split and by seen class.
         encoding: how the columns were understood.
+        features: names of the imported features, if the folder has them in place of images.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class CheckResult:
     classes: dict[str, Any] = field(default_factory=dict)
     images: dict[str, Any] = field(default_factory=dict)
     encoding: Encoding | None = None
+    features: list[str] | None = None
 
     def of(self, level: str) -> list[Finding]:
         """Findings of one level."""
@@ -61,6 +63,7 @@ class CheckResult:
             "ready": self.ready,
             "classes": self.classes,
             "images": self.images,
+            "features": self.features,
             "columns": {} if self.encoding is None else {c.name: c.describe() for c in self.encoding.columns},
             "findings": [asdict(finding) for finding in self.findings],
         }

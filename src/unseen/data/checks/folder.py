@@ -16,7 +16,7 @@ from unseen.data.folder import (
     read_classes,
     settle,
 )
-from unseen.data.folder_images import FEATURES, Listing, find_files, read_images
+from unseen.data.folder_images import FEATURES, Listing, find_files, imported_names, read_images
 from unseen.data.provenance import unchecked
 from unseen.formats.xlsa17 import SPLITS
 from unseen.ground.progress import Progress, silent
@@ -76,11 +76,11 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
     result.images["of each class"] = {n: int(c) for n, c in zip(classes.names, counts, strict=True) if c}
     check_counts(say, classes, seen, listing.labels[split == "trainval"])
     check_table(say, classes, seen)
-    check_others(say, listing)
     if not listing.images.is_dir():
-        what = f"no images: the features in {FEATURES}/ are used instead"
-        say("note", "reading the tables", root, what)
+        result.features = imported_names(root)
+        say("note", "reading the tables", root, f"no images: the features in {FEATURES}/ are used instead")
         return result
+    check_others(say, listing)
     scans = scan_images(listing, workers or os.cpu_count() or 1, progress)
     check_images(say, listing, scans)
     check_copies(say, classes, listing, split, scans, progress)
