@@ -28,7 +28,7 @@ from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_un
 from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
 from unseen.report.summary import could_try_more, hardly_recognized, in_words, paragraph, sureness
-from unseen.report.tables import paper_choice
+from unseen.report.tables import paper_choice, validation_words
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
 
@@ -346,3 +346,15 @@ def test_intervals_of_hardly_any_images_are_not_believed(images, sure):
     entry = {"mean": 0.5, "std": 0.0, "low": 0.4, "high": 0.6}
     m.found["metrics"] |= {"S": entry, "AUSUC": {"mean": 0.5, "std": 0.0, "low": None, "high": None}}
     assert sure in " ".join(sureness(m))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "2 validation classes, draw 1 with seed 0"),
+        ({"validation_draws": 1}, "2 validation classes, draw 1 with seed 0"),
+        ({"validation_draws": 3}, "2 validation classes, draw 1 with seed 0, the first of 3 draws"),
+    ],
+)
+def test_validation_classes_of_one_draw_are_not_taken_for_all(more, said):
+    assert validation_words({"validation_source": "2 validation classes, draw 1 with seed 0", **more}) == said

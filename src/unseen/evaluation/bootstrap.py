@@ -119,8 +119,8 @@ def difference(
 ) -> Interval:
     """First minus second, with a percentile interval of the paired bootstrap.
 
-    If all draws are equal, as of two methods that are right on the same images, the bootstrap shows no spread; the
-    interval is then the difference with :meth:`Resampled.margin` on both sides.
+    If all draws of the images are equal, as of two methods that are right on the same images, these show no spread; the
+    interval is then at least the difference with :meth:`Resampled.margin` on both sides.
 
     Args:
         first, second: values on the same draws of the same images.
@@ -133,9 +133,9 @@ def difference(
     drawn = first.means(rng) - second.means(rng)
     tail, mean = (1 - level) / 2, float(first.measured.mean() - second.measured.mean())
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    if same_in_all(drawn):
+    if same_in_all(first.means() - second.means()):
         margin = max(first.margin(level), second.margin(level))
-        low, high = max(low - margin, -1.0), min(high + margin, 1.0)
+        low, high = max(min(low, mean - margin), -1.0), min(max(high, mean + margin), 1.0)
     return Interval(mean, 0.0, float(low), float(high))
 
 

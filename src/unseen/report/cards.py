@@ -16,6 +16,7 @@ from unseen.methods import find_method
 from unseen.methods.base import Card
 from unseen.report.command import train_command
 from unseen.report.material import Material
+from unseen.report.tables import validation_words
 
 MOST_NAMED = 60
 """Number of classes, attributes or copies that are listed by name."""
@@ -105,7 +106,7 @@ def data_card(material: Material) -> DataCard:
         splits,
         groups,
         [class_label(name) for name in manifest["splits"]["validation_classes"]],
-        manifest["splits"]["validation_source"],
+        validation_words(manifest["splits"]),
         [[class_label(name) for name in draw["classes"]] for draw in holdout.get("draws", [])],
         [class_label(name) for name, seen in zip(table.names, table.seen, strict=True) if not seen],
         list(manifest["warnings"]),
@@ -254,7 +255,7 @@ def repeat(material: Material) -> Repeat:
         ("protocols", ", ".join(results["protocols"])),
         ("data", f"{manifest['data']['name']}, fingerprint {manifest['data']['fingerprint']}"),
         ("splits", f"final {manifest['splits']['final']}, validation {manifest['splits']['validation']}"),
-        ("validation classes", manifest["splits"]["validation_source"]),
+        ("validation classes", validation_words(manifest["splits"])),
         ("backbone", f"{manifest['backbone']['fingerprint']}, region store {manifest['backbone']['store']}"),
         ("time", f"{results['seconds']:g} s for the last call, peak memory {results['peak_memory_mb']:,} MB"),
     ]

@@ -13,7 +13,7 @@ import jinja2
 from unseen.evaluation.registry import HEADLINES, every_metric
 from unseen.ground.files import write_json, write_text
 from unseen.ground.words import counted
-from unseen.report.tables import metric_cell, metrics_legend, percent, pixels, rank_rows
+from unseen.report.tables import metric_cell, metrics_legend, percent, pixels, rank_rows, validation_words
 
 COLORS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a", "hold-outs": "#7a4f8a"}
 EXPLAINED = {
@@ -169,7 +169,7 @@ def legend(found: dict[str, Any]) -> list[str]:
     if found["splits"] is not None:
         splits = found["splits"]
         lines.append(
-            f"Splits: final {splits['final']}, validation {splits['validation']} ({splits['validation_source']})."
+            f"Splits: final {splits['final']}, validation {splits['validation']} ({validation_words(splits)})."
         )
     lines += [EXPLAINED[view] for view in found["views"]]
     if draws := {row["hold-outs"]["draws"] for row in found["rows"] if "hold-outs" in row}:
@@ -178,8 +178,8 @@ def legend(found: dict[str, Any]) -> list[str]:
     lines.append(
         f"Percent. {metrics_legend(found['metrics'])}. ±: standard deviation over {spread}; [ ]: "
         f"95% interval over {resampled_over(found)}. Differences between rows: paired bootstrap over images and "
-        f"{spread}, not corrected for the number of rows; if no resample changes a difference, by Wilson's 95% limit "
-        "of the images on which the rows may differ."
+        f"{spread}, not corrected for the number of rows; if no resample of the images changes a difference, at "
+        "least by Wilson's 95% limit of the images on which the rows may differ."
     )
     lines.append(
         "Time and peak memory are those of each row's own process, without the shared feature "

@@ -36,6 +36,12 @@ def markdown_table(rows: Sequence[Mapping[str, str]], legend: str) -> str:
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{legend}\n"
 
 
+def validation_words(splits: Mapping[str, Any]) -> str:
+    """The validation classes that a manifest names, and of how many draws they are the first."""
+    draws = splits.get("validation_draws", 1)
+    return str(splits["validation_source"]) + (f", the first of {draws} draws" if draws > 1 else "")
+
+
 def metrics_legend(names: Sequence[str]) -> str:
     """Meaning of a table's columns."""
     known = every_metric()
