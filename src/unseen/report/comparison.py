@@ -169,7 +169,7 @@ def legend(found: dict[str, Any]) -> list[str]:
     if found["splits"] is not None:
         splits = found["splits"]
         lines.append(
-            f"Splits: final {splits['final']}, validation {splits['validation']} ({validation_words(splits)})."
+            f"Splits: final {splits['final']}, validation {splits['validation']} ({validation_words(splits, "each row's draws")})."
         )
     lines += [EXPLAINED[view] for view in found["views"]]
     if draws := {row["hold-outs"]["draws"] for row in found["rows"] if "hold-outs" in row}:

@@ -36,10 +36,10 @@ def markdown_table(rows: Sequence[Mapping[str, str]], legend: str) -> str:
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{legend}\n"
 
 
-def validation_words(splits: Mapping[str, Any]) -> str:
-    """The validation classes that a manifest names, and of how many draws they are the first."""
+def validation_words(splits: Mapping[str, Any], among: str | None = None) -> str:
+    """The validation classes that a manifest names, and of how many draws they are the first; ``among`` replaces it."""
     draws = splits.get("validation_draws", 1)
-    return str(splits["validation_source"]) + (f", the first of {draws} draws" if draws > 1 else "")
+    return str(splits["validation_source"]) + (f", the first of {among or f'{draws} draws'}" if draws > 1 else "")
 
 
 def metrics_legend(names: Sequence[str]) -> str:
