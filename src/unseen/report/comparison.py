@@ -168,9 +168,8 @@ def legend(found: dict[str, Any]) -> list[str]:
     ]
     if found["splits"] is not None:
         splits = found["splits"]
-        lines.append(
-            f"Splits: final {splits['final']}, validation {splits['validation']} ({validation_words(splits, "each row's draws")})."
-        )
+        drawn = validation_words(splits, "each row's draws")
+        lines.append(f"Splits: final {splits['final']}, validation {splits['validation']} ({drawn}).")
     lines += [EXPLAINED[view] for view in found["views"]]
     if draws := {row["hold-outs"]["draws"] for row in found["rows"] if "hold-outs" in row}:
         lines[-1] += f" The numbers are means over {max(draws)} such draws of classes, the same for every row."
