@@ -201,7 +201,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
     complain(repeats(frame, "class", path))
     taken = [(row, error) for row, error in enumerate(map(reserved, frame["class"])) if error is not None]
     complain([DataError(e.problem, where=place(path, row, "class"), hint=e.hint) for row, e in taken])
-    changed = doubts_of_names(list(frame["class"]), frame.attrs["scientific"]["class"], path)
+    changed = doubts_of_names(list(frame["class"]), frame.attrs["scientific"].get("class", ()), path)
     taxonomy, ranks = _taxonomy(frame, about, path, complain)
     names = [c for c in frame.columns if c not in NO_VALUES and c not in ranks]
     found = None if not names else understand(frame, names, path, about, missing, ranks)

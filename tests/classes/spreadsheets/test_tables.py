@@ -201,3 +201,17 @@ def test_a_table_in_memory_is_read_as_its_file(tmp_path, kind):
     pd.testing.assert_frame_equal(read_table(Path(f"upload.{kind}"), data=path.read_bytes()), read_table(path))
     with pytest.raises(DataError, match=f"upload.{kind}"):
         read_table(Path(f"upload.{kind}"), data=b"\xff\0")
+
+
+def test_what_is_said_of_a_table_does_not_grow_with_its_columns(tmp_path):
+    """A data frame copies it with each of its columns: reading would take time quadratic in their number."""
+    about = []
+    for count in (1, 500):
+        path = tmp_path / f"{count}.csv"
+        path.write_text("\n".join(["class" + "".join(f",a{i}" for i in range(count)), "ant" + ",1" * count]))
+        about.append(read_table(path, ["class"]).attrs)
+    assert about[0] == about[1]
+    book, save = workbook(tmp_path / "t.xlsx", [["class", "size"], ["ant", 1e6], ["bee", 2]])
+    book.active.cell(2, 2).number_format = "0.00E+00"
+    save()
+    assert read_table(tmp_path / "t.xlsx", ["class"]).attrs["scientific"] == {"size": {0}}

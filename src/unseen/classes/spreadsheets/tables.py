@@ -48,8 +48,8 @@ class Cells(dict[str, list[str]]):
     Attributes:
         about: ``notes`` on what was left out; ``rows``, the row number of each row in the file, with 1 for the header;
             ``decimal``, the usual decimal sign of such a file, empty for workbooks; ``typed``, the columns with
-            fractions that are numbers in the file, not text; ``scientific``, by column, the rows with numbers that are
-            shown in scientific notation.
+            fractions that are numbers in the file, not text; ``scientific``, by column that has any, the rows with
+            numbers that are shown in scientific notation.
     """
 
     about: dict[str, Any]
@@ -169,7 +169,8 @@ def _by_column(
         "rows": table.at[1:] if table.at else None,
         "decimal": table.decimal,
         "typed": {header[i] for i in table.typed if i < len(header)},
-        "scientific": {n: {r - 1 for r, c in table.scientific if c == i} for i, n in enumerate(header)},
+        # only columns that have some: a data frame copies what is about it with each of its columns
+        "scientific": {header[i]: {r - 1 for r, c in table.scientific if c == i} for _, i in table.scientific},
     }
     return found
 
