@@ -10,6 +10,7 @@ import torch
 
 from unseen.errors import UnseenError
 from unseen.ground import devices
+from unseen.ground.compiler import uncompiled
 
 SLOW = (
     "pandas",
@@ -36,11 +37,49 @@ def test_predicting_imports_no_compiler_no_trainer_and_no_plots():
     assert in_a_new_process(code).strip() == "[]"
 
 
-def test_training_imports_lightning_with_its_first_step_and_no_metrics():
-    code = "import sys\nfrom unseen.training import run, fabric\nmade = fabric.make_fabric('cpu')\n"
-    code += "made.autocast()\nprint('lightning_fabric' in sys.modules, made.device)\nmade.strategy\n"
-    code += "print([m for m in ('lightning_fabric', 'torchmetrics', 'transformers', 'sklearn') if m in sys.modules])"
+def test_training_imports_lightning_with_its_first_step_and_no_compiler_and_no_metrics():
+    code = """
+import sys, torch
+from unseen.methods.settings import Recipe
+from unseen.training import run, fabric
+made = fabric.make_fabric("cpu")
+made.autocast()
+print("lightning_fabric" in sys.modules, made.device)
+for name in ("rmsprop", "sgd", "adamw"):
+    model = torch.nn.Linear(2, 1)
+    model, optimizer = made.setup(model, Recipe(optimizer=name).make_optimizer(model.parameters()))
+    made.backward(model(torch.ones(3, 2)).sum())
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+heavy = ("lightning_fabric", "torchmetrics", "transformers", "sklearn", "torch._dynamo", "sympy")
+print([m for m in heavy if m in sys.modules])
+"""
     assert in_a_new_process(code).splitlines() == ["False cpu", "['lightning_fabric']"]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.RMSprop, torch.optim.SGD, torch.optim.AdamW])
+def test_an_optimizer_without_the_compilers_marks_makes_the_same_steps(kind):
+    ends, states = [], []
+    for made in (kind, uncompiled(kind)):
+        weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).sin())
+        optimizer = made(
+            [weight], lr=0.1, weight_decay=0.01, **({} if kind is torch.optim.AdamW else {"momentum": 0.9})
+        )
+        for step in range(4):
+            (weight * torch.arange(6.0).reshape(2, 3).cos()).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if step == 1:
+                kept, other = optimizer.state_dict(), made([weight], lr=1.0)
+                other.load_state_dict(kept)
+                optimizer = other
+        assert isinstance(optimizer, kind)
+        assert weight.grad is None
+        ends.append(weight.detach())
+        states.append(optimizer.state_dict())
+    assert torch.equal(*ends)
+    assert str(states[0]) == str(states[1])
 
 
 def test_help_imports_no_torch():
@@ -88,22 +127,27 @@ print(sorted({{"torch", "timm", "scipy"}} & set(sys.modules)))
 
 
 def test_the_compiler_is_there_when_it_is_asked_for():
-    """The canary of unseen.backbones.vision: it fails where timm, torchvision or torch ask for something else."""
+    """The canary of unseen.ground.compiler: it fails where timm, torchvision or torch ask for something else."""
     code = """
 import sys, types
 import torch, unseen.backbones.vision
+from unseen.training.fabric import make_fabric
+trainer = make_fabric("cpu")
+assert trainer.strategy
 assert "torch._dynamo" not in sys.modules and not isinstance(vars(torch).get("_dynamo"), types.ModuleType)
 from torchvision.ops import roi_align
 assert roi_align(torch.ones(1, 1, 8, 8), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], 2).eq(1).all()
 from timm.models import naflexvit
 kept = naflexvit.NaFlexRopeIterator
-stand_in = unseen.backbones.vision
+import unseen.ground.compiler as stand_in
 import torch._dynamo, torch._dynamo.utils
 # what the stand-ins give, the real compiler gives in the same form
 assert torch._dynamo.disable(recursive=True)(lambda x: x)._torchdynamo_disable
-assert stand_in._disable(recursive=True)(lambda x: x)._torchdynamo_disable
-assert stand_in._is_compile_supported("cpu") == torch._dynamo.utils.is_compile_supported("cpu")
+assert stand_in.disable(recursive=True)(lambda x: x)._torchdynamo_disable
+assert stand_in.is_compile_supported("cpu") == torch._dynamo.utils.is_compile_supported("cpu")
 counted = torch.compile(lambda x: x * 2 + 1, backend="eager")
+model = trainer.setup(torch.compile(torch.nn.Linear(2, 1), backend="eager"))
+assert type(model.module) is torch.nn.Linear and model(torch.ones(3, 2)).shape == (3, 1)  # known as compiled
 print(counted(torch.ones(2)).tolist(), hasattr(torch._dynamo, "eval_frame"))
 """
     assert in_a_new_process(code).strip() == "[3.0, 3.0] True"

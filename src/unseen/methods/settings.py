@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unseen.errors import UnseenError
+from unseen.ground.compiler import uncompiled
 from unseen.ground.words import counted
 
 
@@ -90,14 +91,16 @@ class Recipe:
         trained = [p for p in parameters if p.requires_grad]
         common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "rmsprop":
-            return torch.optim.RMSprop(trained, momentum=self.momentum, capturable=capturable, **common)
+            return uncompiled(torch.optim.RMSprop)(trained, momentum=self.momentum, capturable=capturable, **common)
         if self.optimizer == "sgd":  # no state that a graph could not hold
-            made = torch.optim.SGD(trained, momentum=self.momentum, fused=True, **common)  # equal to the bit
+            made = uncompiled(torch.optim.SGD)(
+                trained, momentum=self.momentum, fused=True, **common
+            )  # equal to the bit
             if self.momentum:  # set to the initial value 0: a fused step fails if only some parameters have a buffer
                 for parameter in trained:
                     made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return made
-        return torch.optim.AdamW(trained, capturable=capturable, **common)
+        return uncompiled(torch.optim.AdamW)(trained, capturable=capturable, **common)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from unseen.errors import UnseenError
+from unseen.ground.compiler import import_uncompiled
 from unseen.ground.devices import find_device, split_device
 from unseen.ground.distributed import launched, local_processes
 
@@ -82,6 +83,7 @@ def _fabric_of(device: str, precision: str) -> Fabric:
     accelerator, index = split_device(device)
     options: dict[str, Any] = {"devices": 1 if index is None else [index]}
     with _without_metrics():
+        import_uncompiled("lightning_fabric")
         from lightning_fabric import Fabric
     if launched():
         if index is not None:
