@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from forking import Commands
 from places import DATA
 
 os.environ.setdefault("UNSEEN_ENGINE", "torch")  # exact numbers are torch's; tests of engines name theirs
@@ -65,6 +67,13 @@ def tiny_pairs(tmp_path_factory) -> dict[str, Path]:
 
     folder = tmp_path_factory.mktemp("pairs")
     return {kind: tiny_clip.make(folder / kind, kind) for kind in tiny_clip.KINDS}
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Run commands in processes of their own, which share the import of third-party packages."""
+    with Commands() as made:
+        yield made
 
 
 @pytest.fixture

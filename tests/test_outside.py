@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -54,12 +53,6 @@ def birdkit(tmp_path, monkeypatch, registered):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), SRC]))
     return folder
-
-
-def command(*words, cwd, path):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, SRC])}
-    call = [sys.executable, "-P", "-m", "unseen", *map(str, words)]
-    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_a_class_goes_all_the_way(birdkit, tiny_guide, tiny_backbone, tmp_path):
@@ -131,20 +124,24 @@ def test_a_row_may_name_a_module_that_is_called_like_its_method(tmp_path, monkey
         sys.modules.pop("ridge", None)
 
 
-def test_a_command_takes_a_path_and_a_folder_is_not_trusted(tiny_guide, tmp_path):
+def test_a_command_takes_a_path_and_a_folder_is_not_trusted(commands, tiny_guide, tmp_path):
+    def command(*words, path):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, SRC])}
+        return commands.call(tmp_path, *words, environment=environment, safe_path=True)
+
     folder = write_package(tmp_path / "site")
     words = ["train", tiny_guide, "--method", "birdkit.methods:Ridge", *BACKBONE, "--draws", "1", "--no-report"]
     words += ["--cache", "cache"]
-    found = command(*words, cwd=tmp_path, path=[str(folder)])
-    assert found.returncode == 0, found.stderr
+    status, _, err = command(*words, path=[str(folder)])
+    assert status == 0, err
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("Ridge-")
     # the receiver has not installed it; that it lies beside the folder is not enough
     shutil.copytree(folder / "birdkit", tmp_path / "birdkit")
     image = next((tiny_guide / "images").rglob("*.*"))
-    found = command("predict", run, image, "--device", "cpu", cwd=tmp_path, path=[])
-    assert (found.returncode, found.stdout) == (2, "")
-    line = " ".join(found.stderr.split())
+    status, out, err = command("predict", run, image, "--device", "cpu", path=[])
+    assert (status, out) == (2, "")
+    line = " ".join(err.split())
     assert 'its method is code that is not installed: no module "birdkit.methods"' in line
     assert "install the package of birdkit.methods:Ridge" in line
 

@@ -7,9 +7,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -268,21 +266,17 @@ def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
-def test_stopping_says_so_and_the_same_command_goes_on(unseen, tiny_guide, cache, tmp_path, signal_name):
+def test_stopping_says_so_and_the_same_command_goes_on(unseen, commands, tiny_guide, cache, tmp_path, signal_name):
     """The real console script, stopped in the middle: status 130 and one line, then the rest."""
     argv = ["train", str(tiny_guide), "--method", "msdn", *BACKBONE, "--recipe", "lr=1e-3"]
     argv += ["-o", str(tmp_path / "run"), "--cache", str(cache), "--device", "cpu", "--no-report"]
     argv += ["--epochs", "60", "--draws", "1", "--holdouts", "0"]
     lines = tmp_path / "run" / "seed-0" / "validation" / "metrics.jsonl"
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-m", "unseen", *argv], **pipes)
-    deadline = time.monotonic() + 120
-    while not (lines.is_file() and lines.stat().st_size) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(getattr(signal, signal_name))
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert re.search(r"stopped \(stopped (at|in the test after) step \d+ of \d+\); repeat the command", err)
+    started = commands.start(tmp_path, *argv)
+    started.until(lambda: lines.is_file() and lines.stat().st_size)
+    started.send_signal(getattr(signal, signal_name))
+    assert started.end() == 130, started.err
+    assert re.search(r"stopped \(stopped (at|in the test after) step \d+ of \d+\); repeat the command", started.err)
     steps = lines.read_text()
     status, _, err = unseen(*argv)
     assert status == 0, err

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import textwrap
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +17,7 @@ import pytest
 import typer
 from PIL import Image
 
-from forking import Commands
+from forking import Commands, Started
 from unseen.cli import app
 from unseen.data.folder import load_folder
 
@@ -57,9 +54,14 @@ class Place:
 
     root: Path
     commands: Commands
+    environment: dict[str, str]
+
+    def start(self, *arguments: object) -> Started:
+        return self.commands.start(self.root / "here", *arguments, environment=self.environment)
 
     def call(self, *arguments: object, status: int = 0) -> str:
-        found, out, err = self.commands.call(self.root / "here", *map(str, arguments))
+        started = self.start(*arguments)
+        found, out, err = started.end(), started.out, started.err
         assert "Traceback" not in err, err
         assert found == status, err
         return out + err
@@ -76,7 +78,7 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, commands):
     from unseen.fieldguide.build import VERSION, build
 
     root = tmp_path_factory.mktemp("defaults")
@@ -104,12 +106,11 @@ def place(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
-    with Commands(environment) as commands:
-        place = Place(root, commands)
-        place.call("train", "fieldguide", "--method", "eszsl", "--draws", "1", "--no-report", "--output", root / "run")
-        name = sorted(p.name for p in (birds / "images").iterdir())[0]
-        place.call("predict", root / "run", *[birds / "images" / name] * 2, "-o", root / "parts", "--shard", "0/1")
-        yield place
+    place = Place(root, commands, environment)
+    place.call("train", "fieldguide", "--method", "eszsl", "--draws", "1", "--no-report", "--output", root / "run")
+    name = sorted(p.name for p in (birds / "images").iterdir())[0]
+    place.call("predict", root / "run", *[birds / "images" / name] * 2, "-o", root / "parts", "--shard", "0/1")
+    return place
 
 
 CASES = {
@@ -181,21 +182,12 @@ def test_every_case_is_of_a_command():
 @pytest.mark.parametrize("name", LISTENING)
 def test_what_serves_with_its_defaults(place, name):
     pytest.importorskip("fastapi", reason="needs unseen[app]")
-    command = [sys.executable, "-m", "unseen", name, *(word.format(root=place.root) for word in LISTENING[name])]
-    with subprocess.Popen(
-        command,
-        cwd=place.root / "here",
-        env=place.commands.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
-        said, end = b"", time.monotonic() + 120
-        while b"http://127.0.0.1:" not in said and time.monotonic() < end and process.poll() is None:
-            said += process.stdout.read1(4096)
-        process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=60)[0]
-    assert b"http://127.0.0.1:" in said, said
-    assert b"Traceback" not in said
+    started = place.start(name, *(word.format(root=place.root) for word in LISTENING[name]))
+    started.until(lambda: "http://127.0.0.1:" in started.out)
+    started.send_signal(signal.SIGINT)
+    assert started.end() in (0, 130), started.err  # 130 before the server is up
+    assert "http://127.0.0.1:" in started.out
+    assert "Traceback" not in started.out + started.err
 
 
 def test_numbers_that_are_none_are_one_line(unseen, place):

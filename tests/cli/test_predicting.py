@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import numpy as np
@@ -177,23 +174,14 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     assert list(csv.DictReader(path.open())) == rows
 
 
-def test_killed_at_any_moment_and_repeated(unseen, model, images, tmp_path, monkeypatch):
+def test_killed_at_any_moment_and_repeated(unseen, commands, model, images, tmp_path, monkeypatch):
     """The real command, killed without warning, with paths on standard input."""
     paths = "".join(f"{images / f'{i % 9}.jpg'}\n" for i in range(150))
     argv = ["predict", str(model), "-", "--device", "cpu", "--batch-size", "7", "-o"]
-    journal, deadline = tmp_path / "killed.jsonl.partial" / "journal.jsonl", time.monotonic() + 120
-    command = [sys.executable, "-m", "unseen", *argv, str(tmp_path / "killed.jsonl")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    process.stdin.write(paths.encode())
-    process.stdin.close()
-    process.stdin = None
-    while time.monotonic() < deadline and process.poll() is None:
-        if journal.exists() and journal.stat().st_size > 5000:
-            break
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    journal = tmp_path / "killed.jsonl.partial" / "journal.jsonl"
+    started = commands.start(tmp_path, *argv, tmp_path / "killed.jsonl", given=paths.encode())
+    started.until(lambda: journal.exists() and journal.stat().st_size > 5000)
+    started.kill()
     assert not (tmp_path / "killed.jsonl").exists()
     assert journal.read_bytes().count(b"\n") > 7
     for name in ("killed.jsonl", "whole.jsonl"):
@@ -243,13 +231,11 @@ def test_rows_on_standard_output(predict, images, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"broken.jpg", "found.csv", "found.jsonl"}
 
 
-def test_an_image_on_standard_input(unseen, model, images, monkeypatch):
-    command = [sys.executable, "-m", "unseen", "predict", str(model), "-", "--device", "cpu", "--json"]
+def test_an_image_on_standard_input(unseen, commands, model, images, tmp_path, monkeypatch):
     data = (images / "3.jpg").read_bytes()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, input=data, capture_output=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    (found,) = json.loads(done.stdout)["items"]
+    status, out, err = commands.call(tmp_path, "predict", model, "-", "--device", "cpu", "--json", given=data)
+    assert status == 0, err
+    (found,) = json.loads(out)["items"]
     (expected,) = Recognizer.load(model, device="cpu").predict(images / "3.jpg", top=3)
     assert found == expected.as_dict() | {"image": "-"}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data[:200])))  # torn

@@ -6,13 +6,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import unseen
+from forking import Commands
 from unseen.evaluation.registry import REGISTRY as METRICS
 from unseen.methods import METHODS, registry
 from unseen.training.config import RunConfig
@@ -23,7 +23,7 @@ BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_s_code_runs(page, tiny_guide, tmp_path, monkeypatch):
+def test_a_page_s_code_runs(page, commands, tiny_guide, tmp_path, monkeypatch):
     shutil.copytree(tiny_guide, tmp_path / "birds")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNSEEN_CACHE", str(tmp_path / "cache"))
@@ -42,7 +42,7 @@ def test_a_page_s_code_runs(page, tiny_guide, tmp_path, monkeypatch):
                 exec(compile(code, page, "exec"), names)
             elif kind == "sh":
                 for line in code.splitlines():
-                    _call(line, tmp_path)
+                    _call(commands, line, tmp_path)
     finally:
         for known, old in kept:
             known.clear()
@@ -50,14 +50,13 @@ def test_a_page_s_code_runs(page, tiny_guide, tmp_path, monkeypatch):
         sys.modules.pop("ridge", None)
 
 
-def _call(line: str, folder: Path) -> None:
+def _call(commands: Commands, line: str, folder: Path) -> None:
     program, *words = shlex.split(line)
     assert program == "unseen"
     source = str(Path(unseen.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), source])}
-    call = [sys.executable, "-m", "unseen", *words]
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    status, _, err = commands.call(folder, *words, environment=environment)
+    assert status == 0, err
 
 
 COMMAND = re.compile(r"^(?:.*--no-python |.*\| |\$ )?(unseen [a-z].*)$")

@@ -6,9 +6,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -53,29 +50,23 @@ def saved(recognizer, tmp_path_factory):
     return recognizer.save(tmp_path_factory.mktemp("saved") / "tiny")
 
 
-def test_start_ask_stop(saved, png, tmp_path):
-    command = [sys.executable, "-m", "unseen", "serve", str(saved), "--port", "8765", "--host", "0.0.0.0", "--save"]
-    log, errors = tmp_path / "out", tmp_path / "err"
-    environment = os.environ | {"COLUMNS": "200"}
-    with log.open("wb") as out, errors.open("wb") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
-        try:
-            end = time.monotonic() + 120
-            while "press Ctrl-C to stop" not in log.read_text() and process.poll() is None and time.monotonic() < end:
-                time.sleep(0.1)
-            url = next(word for word in log.read_text().split() if word.startswith("http"))
-            answer = httpx.post(f"{url}api/predict", files={"images": ("a.png", png)}, timeout=60)
-            assert len(answer.json()["predictions"][0]["classes"]) == 5
-            assert httpx.get(url).text.startswith("<!doctype html>")
-            httpx.post(f"{url}api/classes", json={"name": "kept", "like": "emu"}).raise_for_status()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
-            process.wait()
-    assert log.read_text().splitlines()[-1] == "stopped"
-    assert "anyone who can reach this machine" in errors.read_text()
-    assert "Traceback" not in errors.read_text()
+def test_start_ask_stop(commands, saved, png, tmp_path):
+    call = ["serve", saved, "--port", "8765", "--host", "0.0.0.0", "--save"]
+    started = commands.start(tmp_path, *call, environment=os.environ | {"COLUMNS": "200"})
+    try:
+        started.until(lambda: "press Ctrl-C to stop" in started.out)
+        url = next(word for word in started.out.split() if word.startswith("http"))
+        answer = httpx.post(f"{url}api/predict", files={"images": ("a.png", png)}, timeout=60)
+        assert len(answer.json()["predictions"][0]["classes"]) == 5
+        assert httpx.get(url).text.startswith("<!doctype html>")
+        httpx.post(f"{url}api/classes", json={"name": "kept", "like": "emu"}).raise_for_status()
+        started.send_signal(signal.SIGINT)
+        assert started.poll(30) == 0
+    finally:
+        started.kill()
+    assert started.out.splitlines()[-1] == "stopped"
+    assert "anyone who can reach this machine" in started.err
+    assert "Traceback" not in started.err
     assert "\nkept," in (saved / "classes-in-use.csv").read_text()
 
 
