@@ -22,13 +22,15 @@ from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
 from unseen.explain.answers import answers_of
 from unseen.features.source import RegionSource
+from unseen.ground.files import write_json
 from unseen.methods import METHODS
 from unseen.methods.eszsl import Features
+from unseen.training.config import RunConfig
 from unseen.training.divergence import DivergedError
 from unseen.training.engine import Interrupted
 from unseen.training.folder import Run
 from unseen.training.plan import Plan
-from unseen.training.run import _same_data
+from unseen.training.run import _same_data, earlier_config
 
 RECIPE = {"epochs": "4", "batch_size": "8", "lr": "1e-3"}
 SMALLER = {  # methods whose presets are too large for tests
@@ -243,6 +245,14 @@ def test_the_other_protocol_is_added(do, both, tmp_path, first):
 def test_several_stages_are_refused(do, tiny_backbone, tmp_path):
     with pytest.raises(UnseenError, match="these methods use one"):
         do("msdn", tmp_path / "run", backbone=replace(tiny_backbone, stages=("final", 2)))
+
+
+def test_what_differs_is_told_from_the_default_and_from_none(tiny_backbone, tmp_path):
+    config = RunConfig(method="eszsl", dataset="birds", backbone=tiny_backbone)
+    write_json(tmp_path / "config.json", config.to_json())
+    for changed, told in (("holdouts", 0), "the default, now 0"), (("reduce", "pca:8"), "none, now pca:8"):
+        with pytest.raises(RunError, match=rf"different {changed[0]} \({told}\)"):
+            earlier_config(tmp_path, replace(config, **dict([changed])))
 
 
 def test_another_configuration_is_refused(do, both, tmp_path):

@@ -83,7 +83,11 @@ def _differing(there: Any, asked: Any) -> tuple[str, str]:
         if part is not None:
             one, other = _differing(there.get(part), asked.get(part))
             return f"{part}: {one}", other
-    return str(there or "none"), str(asked or "none")
+    return _in_words(there), _in_words(asked)
+
+
+def _in_words(value: Any) -> str:
+    return "the default" if value is None else "none" if value in ("", [], (), {}) else str(value)
 
 
 def fit(
