@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import matplotlib
 import pytest
 
 from unseen.backbones.spec import BackboneSpec
@@ -15,7 +16,8 @@ from unseen.experiments.ablate import ablation_variants, distinct, sweep_variant
 from unseen.experiments.compare import Comparison
 from unseen.experiments.variants import parse_variant
 from unseen.methods import METHODS
-from unseen.report.sweep import axis_scale
+from unseen.report.comparison import COLORS
+from unseen.report.sweep import axis_scale, write_sweep
 from unseen.training.plan import resolve_settings
 
 SPEC = BackboneSpec(name="resnet18", weights="random")
@@ -100,6 +102,27 @@ def test_sweep_from_text():
 )
 def test_axis(values, scale):
     assert axis_scale(values)[0] == scale
+
+
+@pytest.mark.parametrize(
+    ("view", "more", "bars"),
+    [
+        ("honest", {}, "(mean ± spread of 2 seeds)"),
+        ("hold-outs", {"draws": 3}, "(mean ± spread of 3 hold-outs)"),
+        ("hold-outs", {"draws": 1}, None),
+        ("validation", {}, "(mean ± spread of 2 seeds)"),
+    ],
+)
+def test_a_sweep_is_drawn_of_every_view(tmp_path, view, more, bars):
+    assert view in COLORS
+    metrics = {"T1": {"mean": 0.5, "std": 0.1}, "H": {"mean": None, "std": None}}
+    rows = [{"error": None, "seeds": [0, 1], view: {"metrics": metrics, **more}} for _ in range(2)]
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        svg = write_sweep({"title": "msdn on x", "views": [view], "rows": rows}, "k", [1, 2], tmp_path / "sweep")
+    assert f"T1, {view}" in svg
+    assert f"H, {view}" not in svg
+    assert (bars or "msdn on x") in svg
+    assert ("spread" in svg) == (bars is not None)
 
 
 def test_a_sweep_on_validation_classes(tiny_guide, tiny_backbone, tmp_path, monkeypatch):

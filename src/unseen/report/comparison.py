@@ -172,7 +172,9 @@ def legend(found: dict[str, Any]) -> list[str]:
         lines.append(f"Splits: final {splits['final']}, validation {splits['validation']} ({drawn}).")
     lines += [EXPLAINED[view] for view in found["views"]]
     if draws := {row["hold-outs"]["draws"] for row in found["rows"] if "hold-outs" in row}:
-        lines[-1] += f" The numbers are means over {max(draws)} such draws of classes, the same for every row."
+        lines[-1] += (
+            f" The numbers are means over {counted(max(draws), 'such draw')} of classes, the same for every row."
+        )
     spread = "hold-outs" if "hold-outs" in found["views"] else "seeds"
     lines.append(
         f"Percent. {metrics_legend(found['metrics'])}. ±: standard deviation over {spread}; [ ]: "

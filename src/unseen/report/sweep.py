@@ -10,7 +10,8 @@ from unseen.ground.extras import require
 from unseen.ground.files import write_with
 
 METRIC_COLORS = dict(zip(HEADLINES, ("#1f6f54", "#b5533c"), strict=True))
-STYLES = {"honest": "-", "paper": ":", "validation": "-"}
+STYLES = {"paper": ":"}
+"""Of views that are not solid."""
 
 
 def axis_scale(values: list[float]) -> tuple[str, dict[str, float]]:
@@ -21,8 +22,15 @@ def axis_scale(values: list[float]) -> tuple[str, dict[str, float]]:
     return ("log", {}) if len(positive) == len(values) else ("symlog", {"linthresh": min(positive)})
 
 
+def _spread(views: list[str], rows: list[dict[str, Any]]) -> str:
+    """What the bars show, if anything: the spread over seeds or over class hold-outs."""
+    held = "hold-outs" in views
+    count = max((row["hold-outs"]["draws"] if held else len(row["seeds"]) for row in rows), default=1)
+    return f" (mean ± spread of {count} {'hold-outs' if held else 'seeds'})" if count > 1 else ""
+
+
 def write_sweep(found: dict[str, Any], key: str, values: list[float], path: Path) -> str:
-    """Draw mean and spread over seeds of T1 and H against a setting, as PNG and SVG.
+    """Draw mean and spread over seeds (or class hold-outs) of T1 and H against a setting, as PNG and SVG.
 
     Args:
         found: content of ``compare.json``, with one row per value.
@@ -51,8 +59,8 @@ def write_sweep(found: dict[str, Any], key: str, values: list[float], path: Path
             if points:
                 x, mean, spread = zip(*points, strict=True)
                 axes.errorbar(
-                    x, mean, yerr=spread, color=color, linestyle=STYLES[view], marker="o", markersize=5, capsize=3,
-                    label=f"{metric}, {view}",
+                    x, mean, yerr=spread, color=color, linestyle=STYLES.get(view, "-"), marker="o", markersize=5,
+                    capsize=3, label=f"{metric}, {view}",
                 )  # fmt: skip
     scale, options = axis_scale(values)
     axes.set_xscale(scale, **options)
@@ -60,10 +68,7 @@ def write_sweep(found: dict[str, Any], key: str, values: list[float], path: Path
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(key)
     axes.set_ylabel("%")
-    seeds = max((len(row["seeds"]) for _, row in done), default=1)
-    axes.set_title(
-        found["title"] + (f" (mean ± spread of {seeds} seeds)" if seeds > 1 else ""), fontsize=10, loc="left"
-    )
+    axes.set_title(found["title"] + _spread(found["views"], [row for _, row in done]), fontsize=10, loc="left")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if done:
