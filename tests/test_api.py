@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 from typer.testing import CliRunner
 
+import unseen
 from unseen.api import _backbone
 from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.cli import app
@@ -18,6 +22,16 @@ from unseen.training.config import RunConfig
 from unseen.training.plan import FROZEN, RESNET, default_backbone, kind_of_device
 
 SMALL, BASE = (f"vit_{size}_patch14_reg4_dinov2.lvd142m" for size in ("small", "base"))
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "python.md"
+
+
+@pytest.mark.parametrize("path", re.findall(r"^::: (unseen\.\S+)", PAGE.read_text(), re.MULTILINE))
+def test_what_the_page_of_the_api_lists_is_in_the_package(path):
+    home, name = path.rsplit(".", 1)
+    assert getattr(unseen, name) is getattr(import_module(home), name)
+    assert name in dir(unseen)
 
 
 def chosen(given=None, dataset="birds", device="cpu", method="eszsl", **entries):

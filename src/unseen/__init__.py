@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unseen.classes.attributes import Attributes
     from unseen.classes.prior import Prior
     from unseen.classes.table import ClassTable
+    from unseen.classes.taxonomy import Taxonomy
     from unseen.data.catalogue import load_dataset
     from unseen.data.dataset import Dataset
     from unseen.data.holding import make_dataset
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
         create_method,
         register_method,
     )
+    from unseen.model.predictions import Candidate, Reason, Taxon, Weighed
     from unseen.recognizer import Prediction, Predictions, Recognizer
+    from unseen.recognizer.answers import Explanation
+    from unseen.recognizer.card import CardFields
+    from unseen.recognizer.look import Look
     from unseen.training.folder import Run
 
 _HOME = {
@@ -65,6 +70,14 @@ _HOME = {
         ),
         "unseen.methods",
     ),
+    "Look": "unseen.recognizer.look",
+    "Explanation": "unseen.recognizer.answers",
+    "Candidate": "unseen.model.predictions",
+    "Taxon": "unseen.model.predictions",
+    "Weighed": "unseen.model.predictions",
+    "Reason": "unseen.model.predictions",
+    "CardFields": "unseen.recognizer.card",
+    "Taxonomy": "unseen.classes.taxonomy",
     "evaluate": "unseen.api",
     "export_onnx": "unseen.export",
     "fit": "unseen.api",
@@ -78,20 +91,28 @@ __all__ = [
     "Attributes",
     "BackboneSpec",
     "Branch",
+    "Candidate",
+    "CardFields",
     "ClassSpace",
     "ClassTable",
     "ClosedFormMethod",
     "Dataset",
+    "Explanation",
     "GradientMethod",
+    "Look",
     "Method",
     "Prediction",
     "Predictions",
     "Prior",
+    "Reason",
     "Recipe",
     "Recognizer",
     "Run",
     "Settings",
+    "Taxon",
+    "Taxonomy",
     "UnseenError",
+    "Weighed",
     "ZeroShotClassifier",
     "__version__",
     "create_method",
@@ -115,6 +136,11 @@ def __getattr__(name: str) -> Any:
             _tell_missing(error, f"unseen.{name}")
             raise
     raise AttributeError(f"module 'unseen' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """Also the names that are imported on first use, for completion."""
+    return sorted({*globals(), *__all__})
 
 
 def _tell_missing(error: ModuleNotFoundError, what: str) -> None:
