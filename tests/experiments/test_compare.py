@@ -233,6 +233,11 @@ def test_difference_over_seeds():
     assert [np.mean(means == v) for v in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
+def test_what_cannot_be_measured_has_no_spread():
+    found = Resampled(np.array([np.nan]), np.full((9, 1), np.nan)).interval().as_dict()
+    assert found == {"mean": None, "std": None, "low": None, "high": None, "per_seed": [None]}
+
+
 def test_the_interval_over_seeds_is_no_narrower_than_that_over_images():
     """Rows that agree on every image, with seeds that differ by 0.1: less than what 20 images leave open."""
     z2 = 1.959963984540054**2

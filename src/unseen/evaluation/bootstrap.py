@@ -33,7 +33,7 @@ class Interval:
 
         return {
             "mean": plain(self.mean),
-            "std": plain(self.std),
+            "std": None if np.isnan(self.mean) else plain(self.std),
             "low": plain(self.low),
             "high": plain(self.high),
             "per_seed": [plain(v) for v in self.per_seed],
