@@ -233,6 +233,41 @@ def test_difference_over_seeds():
     assert [np.mean(means == v) for v in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
+def test_difference_over_classes():
+    """Two rows that differ on all images of one of four unseen classes: by how often that class is drawn."""
+    labels, seen = np.repeat(np.arange(2, 6), 3), np.arange(6) < 2
+
+    def row(right):
+        answers = np.where(np.isin(labels, right), labels, 7 - labels)  # another unseen class
+        return resample([Decisions.from_scores(np.eye(6)[answers], labels, seen)], [0.0], names=["T1", "U", "S", "H"])
+
+    less, more = row([2, 3]), row([2, 3, 4])
+    over_images = difference(less["T1"], more["T1"])
+    assert (over_images.mean, over_images.high) == (-0.25, pytest.approx(-0.25 + 0.242494, abs=1e-6))
+    drawn = -4 * (less["T1"].means(over_classes=True) - more["T1"].means(over_classes=True))
+    counts = np.bincount(drawn.round().astype(int), minlength=5) / len(drawn)
+    assert counts == pytest.approx([0.316, 0.422, 0.211, 0.047, 0.004], abs=0.05)  # binomial, 4 of 1/4
+    both = difference(less["T1"], more["T1"], over_classes=True)
+    assert (both.low, both.high) == (-0.75, 0.0)
+    assert difference(more["T1"], more["T1"], over_classes=True).mean == 0
+    assert np.isnan(less["H"].means(over_classes=True)).all()  # no image of a seen class
+
+
+def test_a_lead_that_other_classes_may_turn_is_said():
+    gap = {"mean": -0.04, "low": -0.07, "high": -0.01, "equal": False}
+
+    def row(name, **ends):
+        against = dict.fromkeys(("T1", "H"), gap | ends if ends else None)
+        return {"name": name, "honest": {"metrics": {m: {"mean": 0.5} for m in ("T1", "H")}, "against": against}}
+
+    rows = [row("a"), row("b", low_classes=-0.09, high_classes=0.012), row("c", low_classes=-0.08, high_classes=-0.001)]
+    said = comparing._statements(rows, ["honest"], {("honest", m): "a" for m in ("T1", "H")})
+    assert said[0] == (
+        "T1, honest: a has 50.0. Significantly lower: b (-4.0 [-7.0, -1.0]), c (-4.0 [-7.0, -1.0]). "
+        "Not significant over classes: b [-9.0, +1.2]."
+    )
+
+
 def test_what_cannot_be_measured_has_no_spread():
     found = Resampled(np.array([np.nan]), np.full((9, 1), np.nan)).interval().as_dict()
     assert found == {"mean": None, "std": None, "low": None, "high": None, "per_seed": [None]}

@@ -1,4 +1,8 @@
-"""Metrics on resampled images: intervals, and differences between methods on the same draws."""
+"""Metrics on resampled images: intervals, and differences between methods on the same draws.
+
+Intervals are over images: of these classes. Differences can also be over classes, because with few classes, which
+method leads depends on which ones they are; images are then resampled within resampled classes (a two-stage bootstrap).
+"""
 
 from __future__ import annotations
 
@@ -58,12 +62,14 @@ class Resampled:
             same images with the same seed.
         images: for a mean over classes of shares of right answers, the number of images that a single share with the
             same variance would have: C^2 / sum of 1 / n over C classes of n images; otherwise 0.
+        over_classes: ``(samples, seeds)`` values on the same draws, of classes that are resampled, too.
         parts, compute: for a metric computed from others, these and how.
     """
 
     measured: np.ndarray
     drawn: np.ndarray
     images: float = 0.0
+    over_classes: np.ndarray | None = None
     parts: tuple[Resampled, ...] = ()
     compute: Callable[..., Any] | None = None
 
@@ -104,10 +110,10 @@ class Resampled:
         near = [self.compute(*np.clip(means + sign * margins, 0, 1)) - self.compute(*means) for sign in (-1, 1)]
         return float(np.max(np.abs(near)))
 
-    def means(self, rng: np.random.Generator | None = None) -> np.ndarray:
+    def means(self, rng: np.random.Generator | None = None, *, over_classes: bool = False) -> np.ndarray:
         """``(samples,)`` means over seeds; with ``rng`` over as many seeds drawn with replacement."""
         draws, seeds = self.drawn.shape
-        drawn = self.drawn
+        drawn = self.drawn if self.over_classes is None or not over_classes else self.over_classes
         if rng is not None:
             drawn = np.take_along_axis(drawn, rng.integers(seeds, size=(draws, seeds)), axis=1)
         result: np.ndarray = drawn.mean(axis=1)
@@ -115,7 +121,13 @@ class Resampled:
 
 
 def difference(
-    first: Resampled, second: Resampled, *, over_seeds: bool = False, level: float = 0.95, seed: int = 0
+    first: Resampled,
+    second: Resampled,
+    *,
+    over_seeds: bool = False,
+    over_classes: bool = False,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
     """First minus second, with a percentile interval of the paired bootstrap.
 
@@ -126,11 +138,13 @@ def difference(
         first, second: values on the same draws of the same images.
         over_seeds: also resample each side's seeds, so that the interval applies to the methods and not only to these
             trainings. With few seeds it is rough, and somewhat too narrow.
+        over_classes: also resample the classes, so that the interval applies to other classes of the kind and not only
+            to these. With few classes it is rough.
         level: level of the interval.
         seed: seed of the resampling of seeds.
     """
     rng = np.random.default_rng(seed) if over_seeds else None
-    drawn = first.means(rng) - second.means(rng)
+    drawn = first.means(rng, over_classes=over_classes) - second.means(rng, over_classes=over_classes)
     tail, mean = (1 - level) / 2, float(first.measured.mean() - second.measured.mean())
     low, high = np.quantile(drawn, [tail, 1 - tail])
     if same_in_all(first.means() - second.means()):
@@ -175,7 +189,7 @@ def resample(
         kind: [Decided(d, gamma, taxonomy, rank) for d, gamma in zip(found, gammas, strict=True)]
         for kind, found in ((False, decisions), (True, decisions if alone is None else alone))
     }
-    rng = np.random.default_rng(seed)
+    rng, of_classes = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     results: dict[str, Resampled] = {}
     for name in known if names is None else [name for name in known if name in set(names)]:
         metric = known[name]
@@ -184,19 +198,27 @@ def resample(
             results[name] = Resampled(
                 metric.computed(*(p.measured for p in parts)),
                 metric.computed(*(p.drawn for p in parts)),
+                over_classes=_computed_over_classes(metric.computed, parts),
                 parts=tuple(parts),
                 compute=metric.computed,
             )
             continue
         values = [np.asarray(metric.computed(decided), dtype=float) for decided in models[metric.alone]]
         if values[0].ndim:
-            results[name] = _resampled(np.stack(values, axis=1), decisions[0].labels, samples, rng)
+            results[name] = _resampled(np.stack(values, axis=1), decisions[0].labels, samples, rng, of_classes)
         else:
             results[name] = Resampled(np.stack(values), np.full((samples, len(values)), np.nan))
     return results
 
 
-def _resampled(values: np.ndarray, labels: np.ndarray, samples: int, rng: np.random.Generator) -> Resampled:
+def _computed_over_classes(compute: Callable[..., Any], parts: Sequence[Resampled]) -> np.ndarray | None:
+    drawn = [part.over_classes for part in parts if part.over_classes is not None]
+    return np.asarray(compute(*drawn)) if len(drawn) == len(parts) else None
+
+
+def _resampled(
+    values: np.ndarray, labels: np.ndarray, samples: int, rng: np.random.Generator, of_classes: np.random.Generator
+) -> Resampled:
     """Mean over classes of each class's mean, for values ``(M, seeds)``; NaN for images that do not count."""
     counted = ~np.isnan(values[:, 0])
     values, labels = values[counted], labels[counted]
@@ -212,7 +234,9 @@ def _resampled(values: np.ndarray, labels: np.ndarray, samples: int, rng: np.ran
         return Resampled(nan, np.tile(nan, (samples, 1)))
     shares = bool(np.isin(values, (0, 1)).all())
     images = float(len(sizes) ** 2 / np.sum(1 / sizes)) if shares else 0.0
-    return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0), images)
+    picks = of_classes.integers(len(classes), size=(len(classes), samples))
+    over_classes = np.take_along_axis(np.stack(drawn), picks[:, :, None], axis=0).mean(axis=0)
+    return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0), images, over_classes)
 
 
 def bootstrap(

@@ -21,7 +21,7 @@ from unseen.experiments.worker import Task, WorkerError, read_usage, run_worker
 from unseen.ground.cache import cache_folder
 from unseen.ground.outside import check_shareable
 from unseen.methods import find_method
-from unseen.report.comparison import signed_cell, write_comparison
+from unseen.report.comparison import points, signed_cell, write_comparison
 from unseen.training.config import RunConfig, plain
 from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.folder import Run
@@ -346,14 +346,18 @@ def _holdouts(
 def _paired(first: Resampled, second: Resampled) -> dict[str, Any]:
     """First minus second.
 
-    ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images only. ``equal`` says
-    whether the two are equal on every resample of the images.
+    ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images only,
+    ``low_classes`` and ``high_classes`` over images, seeds and classes. ``equal`` says whether the two are equal on
+    every resample of the images.
     """
     images = _plain(difference(first, second))
+    classes = _plain(difference(first, second, over_seeds=True, over_classes=True))
     return {
         **_plain(difference(first, second, over_seeds=True)),
         "low_images": images["low"],
         "high_images": images["high"],
+        "low_classes": classes["low"],
+        "high_classes": classes["high"],
         "equal": bool(images["mean"] == 0 and same_in_all(first.means() - second.means())),
     }
 
@@ -373,6 +377,7 @@ def _statements(done: list[dict[str, Any]], views: Sequence[str], references: di
             name = references[view, metric]
             own = next(row for row in done if row["name"] == name)[view]["metrics"][metric]["mean"]
             groups: dict[str, list[str]] = {"lower": [], "higher": [], "level": [], "equal": []}
+            open_: list[str] = []
             for row in done:
                 gap = row[view]["against"][metric]
                 if gap is not None:
@@ -380,6 +385,8 @@ def _statements(done: list[dict[str, Any]], views: Sequence[str], references: di
                     kind = "equal" if gap["equal"] and kind == "level" else kind
                     span = signed_cell(gap).replace("\n", " ")
                     groups[kind].append(f"{row['name']} ({span})")
+                    if kind in ("lower", "higher") and gap.get("low_classes", 1.0) <= 0 <= gap.get("high_classes", 0.0):
+                        open_.append(f"{row['name']} [{points(gap['low_classes'])}, {points(gap['high_classes'])}]")
             parts = [f"{metric}, {view}: {name} has {100 * own:.1f}."]
             words = {
                 "higher": "Significantly higher",
@@ -388,5 +395,6 @@ def _statements(done: list[dict[str, Any]], views: Sequence[str], references: di
                 "lower": "Significantly lower",
             }
             parts += [f"{words[kind]}: {', '.join(groups[kind])}." for kind in words if groups[kind]]
+            parts += [f"Not significant over classes: {', '.join(open_)}."] if open_ else []
             found.append(" ".join(parts))
     return found

@@ -29,6 +29,12 @@ EXPLAINED = {
 }
 
 
+OVER_CLASSES = (
+    " These intervals are of the tested classes. Over classes: the classes are resampled, too; with few unseen "
+    "classes, which row leads depends on which ones they are."
+)
+
+
 RANKS = "How often the predicted class has the right taxon of each rank:"
 """Title of the table of :func:`level_rows`."""
 
@@ -181,6 +187,7 @@ def legend(found: dict[str, Any]) -> list[str]:
         f"95% interval over {resampled_over(found)}. Differences between rows: paired bootstrap over images and "
         f"{spread}, not corrected for the number of rows; if no resample of the images changes a difference, at "
         "least by Wilson's 95% limit of the images on which the rows may differ."
+        + (OVER_CLASSES if "hold-outs" not in found["views"] else "")
     )
     lines.append(
         "Time and peak memory are those of each row's own process, without the shared feature "
@@ -235,8 +242,8 @@ def flat_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
                     for metric, entry in metrics.items():
                         flat |= {f"{view}_{rank}_{metric}_{key}": entry[key] for key in ("mean", "std", "low", "high")}
                 for metric, gap in row[view]["against"].items():
-                    for key in ("mean", "low", "high", "low_images", "high_images"):
-                        flat[f"{view}_{metric}_against_{key}"] = None if gap is None else gap[key]
+                    for key in ("mean", "low", "high", "low_images", "high_images", "low_classes", "high_classes"):
+                        flat[f"{view}_{metric}_against_{key}"] = None if gap is None else gap.get(key)
                     flat[f"{view}_{metric}_against"] = None if gap is None else gap["reference"]
             for metric, gap in row.get("paper_minus_honest", {}).items():
                 for key in ("mean", "low", "high"):
