@@ -35,11 +35,12 @@ def main() -> None:
 def line(row: dict[str, Any]) -> dict[str, Any]:
     """One row of a table."""
     metrics, gap = row["honest"]["metrics"], row["honest"].get("against", {}).get("H")
-    found: dict[str, Any] = {"method": row["name"], "seeds": 1 if row["deterministic"] else len(row["seeds"])}
+    seeds = 1 if row["deterministic"] else len(row["seeds"])
+    found: dict[str, Any] = {"method": row["name"], "seeds": seeds}
     for name in ("T1", "U", "S", "H", "AUSUC"):
         value = metrics[name]
         text = f"{100 * value['mean']:.1f}"
-        found[name] = text if row["deterministic"] else f"{text} ± {100 * value['std']:.1f}"
+        found[name] = text if seeds == 1 else f"{text} ± {100 * value['std']:.1f}"
     found["lead"] = "" if gap is None else f"{points(gap, 'mean')} [{points(gap, 'high')}, {points(gap, 'low')}]"
     found["over classes"] = "" if gap is None else f"[{points(gap, 'high_classes')}, {points(gap, 'low_classes')}]"
     return found | {"seconds": round(row["seconds"]), "GB": round(row["peak_memory_mb"] / 1000, 1)}
