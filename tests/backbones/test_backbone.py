@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -15,11 +17,14 @@ from PIL import Image, ImageCms, ImageOps
 from safetensors.torch import save_file
 from torchvision.transforms import v2
 
+import unseen
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.transform import Transform
 from unseen.errors import DataError, UnseenError
+from unseen.fieldguide import BACKBONE
 from unseen.ground.images import HeldImage, open_image, upright_rgb
+from unseen.training.plan import default_backbone
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -538,3 +543,11 @@ def test_regions_of_bytes_a_few_at_a_time(monkeypatch):
         for mine, theirs in zip(found, expected, strict=True):
             assert mine.shape == theirs.shape
             assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_the_package_are_found_wherever_it_is_installed():
+    drawn = default_backbone("fieldguide")
+    assert str(Path(unseen.__file__).parent) not in json.dumps(drawn.to_json())
+    assert drawn.fingerprint() == replace(drawn, weights=str(BACKBONE["weights"])).fingerprint()
+    with pytest.raises(UnseenError, match=r"unseen/fieldguide/gone\.safetensors: no such weights file"):
+        replace(drawn, weights="unseen:fieldguide/gone.safetensors").fingerprint()

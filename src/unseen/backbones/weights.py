@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
 
 
+OF_PACKAGE = "unseen:"
+"""Start of the name of a file of this package, which is found wherever the package is installed."""
+
+
 def weights_file(weights: str) -> Path:
     """File of weights; raises an error if it does not exist or is a pickle."""
-    path = Path(weights)
+    inside = weights.removeprefix(OF_PACKAGE)
+    path = Path(weights) if inside == weights else Path(__file__).parents[1] / inside
     if not path.is_file():
         hint = 'use "pretrained", "random" or the path of a .safetensors file'
         raise UnseenError("no such weights file", where=path, hint=hint)

@@ -17,6 +17,8 @@ BACKBONE: dict[str, Any] = {
     "weights": Path(__file__).with_name("backbone.safetensors"),
 }
 """`timm.create_model` arguments of the backbone from `scripts/pretrain_fieldguide_backbone.py`, and its weights."""
+WEIGHTS = "unseen:fieldguide/backbone.safetensors"
+"""The weights by a name that outlives a move of the package, as a run keeps it."""
 
 __all__ = [
     "ATTRIBUTES",
@@ -24,6 +26,7 @@ __all__ = [
     "GROUPS",
     "PAIRS",
     "PARTS",
+    "WEIGHTS",
     "Appearance",
     "Box",
     "Group",

@@ -179,9 +179,9 @@ def read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
         hint = "use a timm model, or a method on frozen features, such as prototypes"
         raise UnseenError(f"imported features have no network for {kind.name} to train", where=backbone.name, hint=hint)
     if backbone.stages == (FINAL,) and kind.drawn_stage is not None:
-        from unseen.fieldguide import BACKBONE
+        from unseen.fieldguide import WEIGHTS
 
-        if backbone.weights == str(BACKBONE["weights"]):
+        if backbone.weights == WEIGHTS:
             return replace(backbone, stages=(kind.drawn_stage,))
     if backbone.stages == (FINAL,):
         return replace(backbone, stages=(*range(-needed, -1), FINAL))

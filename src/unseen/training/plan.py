@@ -59,12 +59,12 @@ def default_backbone(dataset: str, device: str = "cuda", methods: Sequence[str |
         methods: the methods that are going to read it.
     """
     if dataset == FIELDGUIDE:
-        from unseen.fieldguide import BACKBONE
+        from unseen.fieldguide import BACKBONE, WEIGHTS
 
         return BackboneSpec(
             name=BACKBONE["name"],
             image_size=BACKBONE["image_size"],
-            weights=str(BACKBONE["weights"]),
+            weights=WEIGHTS,
             options=BACKBONE["options"],
             mean=BACKBONE["mean"],
             std=BACKBONE["std"],
