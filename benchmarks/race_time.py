@@ -34,8 +34,8 @@ def main() -> None:
         row: dict[str, object] = {"data": job}
         for key, unit in (("command", "seconds"), ("its processor", "processor")):
             auto, alone = (min(one[name][key] for one in taken) for name in (AUTO, TRAINED))
-            row |= {f"{AUTO}, {unit}": round(auto), f"{TRAINED}, {unit}": round(alone), "ratio": round(auto / alone, 2)}
-        rows.append(row)
+            row |= {f"{AUTO}, {unit}": round(auto), f"{TRAINED}, {unit}": round(alone)}
+        rows.append(row | {"ratio": round(auto / alone, 2)})
     finish(options.output, {"Time of the race": rows}, began=began, rounds=options.rounds)
 
 
