@@ -91,7 +91,11 @@ def test_an_import_that_stopped_goes_on(birds, tmp_path):
 def test_no_more_than_a_chunk_is_held(birds, tmp_path):
     folder, _ = birds
     shape = (COUNT, 64, 14, 14)
-    regions(tmp_path / "x.hdf5", folder, feature_map=np.zeros(shape, np.float32))
+    regions(
+        tmp_path / "x.hdf5",
+        folder,
+        feature_map=np.ones(shape, np.float32) * np.arange(COUNT, dtype=np.float32)[:, None, None, None],
+    )
     dataset = load_folder(folder)
     tracemalloc.start()
     import_features(tmp_path / "x.hdf5", dataset, folder, "lean", chunk=2)

@@ -197,6 +197,46 @@ def test_rows_that_are_not_the_dataset_s_are_refused(folder, tmp_path):
         import_features(short, dataset, folder, "z")
 
 
+@pytest.mark.parametrize("kind", ["npz", "npy", "safetensors", "parquet"])
+def test_rows_of_zeros_are_named(folder, tmp_path, kind):
+    dataset = dataset_of(folder, write(tmp_path / "x.npz", labels=LABELS, files=FILES))
+    features = X.copy()
+    features[[2, 7, 20, 45]] = 0
+    path = write(tmp_path / f"y.{kind}", features)
+    said = (
+        r"y\.\w+: the features of 4 of 48 images are all zero \(species a/2\.jpg, species b/7\.jpg, species d/20\.jpg "
+        r"and 1 more\), so nothing can be recognized from them; extract them again"
+    )
+    with pytest.warns(ImageWarning, match=said):
+        import_features(path, dataset, folder, "some", dtype="float32", chunk=5)
+    with pytest.raises(DataError, match=rf"y\.{kind}: the features of all 48 images are all zero — extract them again"):
+        import_features(write(path, X * 0), dataset, folder, "none", chunk=5)
+    with pytest.raises(DataError, match=r"the features of all 48 images are equal — extract them again"):
+        import_features(write(path, X * 0 + 3), dataset, folder, "same", chunk=5)
+    assert sorted(p.name for p in (folder / "features").iterdir() if p.is_dir()) == ["some"]
+
+
+def test_numbers_that_round_to_zero_are_said_with_the_option(folder, tmp_path, unseen):
+    features = X.copy()
+    features[3] = 1e-9
+    path = write(tmp_path / "x.npz", features, labels=LABELS, files=FILES)
+    status, _, err = unseen("import", path, folder)
+    assert status == 0
+    said = (
+        "the features of 1 of 48 images are zero as float16 (species a/3.jpg), so nothing can be recognized from them"
+    )
+    assert f"{said}; pass --store-dtype bfloat16 or float32" in err
+    write(path, features * 1e-9, labels=LABELS, files=FILES)
+    status, _, err = unseen("import", path, folder, "--name", "tiny")
+    assert status == 2
+    assert "all 48 images are zero as float16 — pass --store-dtype bfloat16 or float32" in err
+    status, _, err = unseen("import", path, folder, "--name", "tiny", "--store-dtype", "float32")
+    assert (status, err.count("zero")) == (0, 0)
+    status, _, err = unseen("import", path, folder, "--name", "odd", "--store-dtype", "int8")
+    assert status == 2
+    assert 'store dtype: unknown type "int8" — use one of float16, bfloat16, float32' in err
+
+
 def test_the_command(unseen, folder, tmp_path):
     path = write(tmp_path / "x.npz", labels=LABELS, split=SPLIT)
     status, out, err = unseen("import", path, folder)

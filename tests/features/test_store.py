@@ -205,7 +205,7 @@ class TestMistakes:
     def test_arguments(self, backbone, tmp_path):
         with pytest.raises(DataError, match="no images"):
             extract([], backbone, tmp_path, names=[])
-        with pytest.raises(StoreError, match="unknown dtype 'int8' — use one of float16, bfloat16, float32"):
+        with pytest.raises(StoreError, match='unknown type "int8" — use one of float16, bfloat16, float32'):
             extract([Path("a")], backbone, tmp_path, names=["a"], dtype="int8")
         with pytest.raises(ValueError, match="1 name for 2 files"):
             extract([Path("a"), Path("b")], backbone, tmp_path, names=["a"])
@@ -228,7 +228,9 @@ class TestMistakes:
         for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.data.fill_(1000)
-        with pytest.raises(StoreError, match=r"00.png: feature values up to .* overflow float16 — store them as bf"):
+        with pytest.raises(
+            StoreError, match=r"00.png: feature values up to .* overflow float16 — pass --store-dtype bf"
+        ):
             run(shared_images, backbone, tmp_path)
 
     def test_too_little_room_before_the_start(self, shared_images, backbone, tmp_path, monkeypatch):

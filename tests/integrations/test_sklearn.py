@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import unseen
 from unseen import ZeroShotClassifier
 from unseen.errors import UnseenError
+from unseen.ground.images import ImageWarning
 from unseen.methods import METHODS
 from unseen.training.config import RunConfig
 
@@ -168,6 +169,21 @@ def test_scikit_learn_s_tools(data):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict(held), fitted.predict(held))
     again = ZeroShotClassifier(preset="paper").fit(x, y, attributes=values)
     np.testing.assert_array_equal(again.decision_function(held), fitted.decision_function(held))
+
+
+def test_rows_of_zeros_are_named(data):
+    x, y, held, _, values = split(data)
+    holed = np.vstack([x[:5], x[5:6] * 0, x[6:]])
+    with pytest.warns(ImageWarning, match=rf"X: the features of 1 of {len(x)} images are all zero \(row 6\), so"):
+        made = ZeroShotClassifier("eszsl", preset="paper", device="cpu").fit(holed, y, attributes=values)
+    with pytest.warns(
+        ImageWarning,
+        match=rf"of {len(held)} of {len(held)} images are all zero \(row 1, row 2, row 3 and {len(held) - 3} more",
+    ):
+        made.predict(held * 0)
+    for rows, problem in ((x * 0, "all zero"), (x * 0 + 1, "equal")):
+        with pytest.raises(UnseenError, match=f"X: the features of all {len(x)} images are {problem}"):
+            made.fit(rows, y, attributes=values)
 
 
 @parametrize_with_checks([ZeroShotClassifier(preset="paper", device="cpu")])

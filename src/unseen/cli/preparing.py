@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from unseen.releases import Outcome
     from unseen.releases.benchmark import Benchmark
 
+StoreDtypeOption = Annotated[str, typer.Option(help="Data type of stored features: float16, bfloat16 or float32.")]
+
 
 @app.command()
 def prepare(
@@ -34,6 +36,7 @@ def prepare(
     features_only: Annotated[
         bool, typer.Option("--features-only", help="Use the release's pooled features; no images needed.")
     ] = False,
+    store_dtype: StoreDtypeOption = "float16",
     check: Annotated[bool, typer.Option("--check", help="Check the files only; write nothing.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -50,7 +53,14 @@ def prepare(
     folder = None if check else output or Path("datasets") / benchmark.name
     outcome = with_bars(
         lambda bars: work(
-            benchmark, root, folder, semantics=semantics, verify=verify, features_only=features_only, progress=bars
+            benchmark,
+            root,
+            folder,
+            semantics=semantics,
+            verify=verify,
+            features_only=features_only,
+            store_dtype=store_dtype,
+            progress=bars,
         )
     )
     if as_json:
@@ -102,7 +112,7 @@ def import_(
     made_with: Annotated[
         str, typer.Option(help="Network, weights and image size that made the features; shown with every result.")
     ] = "unknown origin",
-    dtype: Annotated[str, typer.Option(help="Data type of stored features: float16, bfloat16 or float32.")] = "float16",
+    store_dtype: StoreDtypeOption = "float16",
     word_vectors: Annotated[
         bool, typer.Option("--word-vectors", help="Also store `w2v_att` as the dataset's attribute_vectors.npy.")
     ] = False,
@@ -123,7 +133,7 @@ def import_(
     from unseen.data.layouts.sheets import is_sheet
 
     if layout is None and not is_sheet(source) and Path(source).suffix.lower() in FEATURES:
-        _features(Path(source), dataset, name, made_with, dtype, word_vectors)
+        _features(Path(source), dataset, name, made_with, store_dtype, word_vectors)
         return
     from unseen.data.layouts.importing import Options, import_export
     from unseen.recognizer.stream import names_from

@@ -21,6 +21,7 @@ from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder, read_classes, stop
 from unseen.data.folder_images import FEATURES
 from unseen.errors import DataError
+from unseen.features.blank import Blanks
 from unseen.features.store import RegionStore, write_store
 from unseen.formats.arrays import SUFFIXES, ArrayFile
 from unseen.formats.matlab import mat_shapes
@@ -249,7 +250,8 @@ def import_features(
     """Import features into a dataset folder, chunk by chunk.
 
     The rows of the file must be the images of the dataset: in its order, or in any order if the file names them all as
-    the dataset does. Labels, image names and splits in the file are compared with the dataset.
+    the dataset does. Labels, image names and splits in the file are compared with the dataset. An
+    :class:`~unseen.ground.images.ImageWarning` names images whose features are all zero.
 
     Args:
         path: see :func:`open_source`.
@@ -260,7 +262,7 @@ def import_features(
         dtype, chunk, tick: see :func:`unseen.features.store.write_store`.
 
     Raises:
-        DataError: the file does not match the dataset.
+        DataError: the file does not match the dataset, or all its rows are equal.
         StoreError: the disk is full, or numbers are too large for ``dtype``.
     """
     if not name or name != Path(name).name or name.startswith("."):
@@ -273,9 +275,11 @@ def import_features(
     stat = path.stat()
     facts = {"name": IMPORTED + name, "made_with": made_with, "file": path.name, "bytes": stat.st_size}
     with source.reader() as read:
-        return write_store(
+        blanks = Blanks(read if order is None else _reordered(read, order), dataset.files, dtype, path)
+        blanks.refuse_constant(chunk)
+        store = write_store(
             folder / FEATURES / name,
-            read if order is None else _reordered(read, order),
+            blanks,
             names=dataset.files,
             grid=source.grid,
             channels=source.channels,
@@ -284,6 +288,8 @@ def import_features(
             chunk=chunk,
             tick=tick,
         )
+    blanks.warn()
+    return store
 
 
 def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:

@@ -24,7 +24,6 @@ from unseen.backbones.vision import timm
 from unseen.errors import DataError, StoreError
 from unseen.features.hashes import content_hashes
 from unseen.features.layout import (
-    DTYPES,
     FORMAT,
     JOURNAL,
     Layout,
@@ -35,6 +34,7 @@ from unseen.features.layout import (
     locked,
     start_layout,
     sync,
+    torch_dtype,
 )
 from unseen.features.reading import read_batches, stacked
 from unseen.features.store import RegionStore, finished_store
@@ -116,8 +116,7 @@ def extract(
 
     Several processes (:mod:`unseen.ground.distributed`) share the chunks; all of them must see the folder.
     """
-    if dtype not in DTYPES:
-        raise StoreError(f"unknown dtype {dtype!r}", where="region store", hint=f"use one of {', '.join(DTYPES)}")
+    torch_dtype(dtype)
     if len(names) != len(files):
         raise ValueError(f"{counted(len(names), 'name')} for {counted(len(files), 'file')}")
     if not files:
@@ -291,7 +290,7 @@ def _fill(
     device = next(backbone.parameters()).device
     chunk_of = {layout.images(chunk)[-1]: chunk for chunk in todo}
     done, mine = 0, sum(map(len, batches))
-    dtype = DTYPES[layout.meta["dtype"]][0]
+    dtype = torch_dtype(layout.meta["dtype"])
     with ExitStack() as stack:
         outputs = [stack.enter_context(path.open("r+b")) for path in layout.files]
         name = JOURNAL if is_first() else f"{JOURNAL}.{own_position()}"

@@ -31,6 +31,13 @@ _OWN = re.compile(r"stage\d+\.bin|journal\.jsonl.*")
 _log = logging.getLogger(__name__)
 
 
+def torch_dtype(name: str) -> torch.dtype:
+    """Type of a store's features by its name; StoreError lists the known ones."""
+    if name not in DTYPES:
+        raise StoreError(f'unknown type "{name}"', where="store dtype", hint=f"use one of {', '.join(DTYPES)}")
+    return DTYPES[name][0]
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths and sizes of everything in a store, finished or not."""
@@ -209,7 +216,7 @@ def check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> No
         raise StoreError(f"a feature value is {largest:g}", where=places[row], hint="fix its source")
     kind = str(kept.dtype).removeprefix("torch.")
     problem = f"feature values up to {largest:g} overflow {kind}"
-    raise StoreError(problem, where=places[row], hint="store them as bfloat16 or float32")
+    raise StoreError(problem, where=places[row], hint="pass --store-dtype bfloat16 or float32")
 
 
 def bits(regions: Tensor) -> np.ndarray:

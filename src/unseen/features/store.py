@@ -32,6 +32,7 @@ from unseen.features.layout import (
     remove_store,
     start_layout,
     sync,
+    torch_dtype,
 )
 from unseen.ground.distributed import is_first
 from unseen.ground.journal import Journal
@@ -239,7 +240,7 @@ def write_store(
                 for index in todo:
                     rows = layout.images(index)
                     regions = torch.from_numpy(np.ascontiguousarray(read(rows.start, rows.stop)))
-                    kept = regions.to(DTYPES[dtype][0])
+                    kept = regions.to(torch_dtype(dtype))
                     check_finite(torch.stack(regions.aminmax()), kept, [f"row {i + 1} ({names[i]})" for i in rows])
                     data = bits(kept).data.cast("B")
                     output.seek(rows.start * layout.image_bytes)

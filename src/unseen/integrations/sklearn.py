@@ -34,6 +34,7 @@ from unseen.classes.table import ClassTable
 from unseen.data.catalogue import keep_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError
+from unseen.features.blank import Blanks
 from unseen.features.store import write_store
 from unseen.ground.checked import checked
 from unseen.ground.devices import find_device
@@ -146,7 +147,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             classes: likewise.
 
         Raises:
-            UnseenError: a row's class has no attributes, or as in :func:`unseen.fit`.
+            UnseenError: a row's class has no attributes, all rows are equal, or as in :func:`unseen.fit`.
+
+        An :class:`~unseen.ground.images.ImageWarning` says which rows are zero, here and in predictions.
         """
         kind = find_method(self.method)
         if kind.reads_text or kind.end_to_end:
@@ -286,7 +289,18 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return lowered
 
     def _checked(self, X: Any, y: Any = None) -> tuple[np.ndarray, Any]:
-        """``(n, R, C)`` float32, and ``y`` in :meth:`fit`."""
+        """``(n, R, C)`` float32, and ``y`` in :meth:`fit`; warns of zeros."""
+        regions, y = self._validated(X, y)
+        names = [f"row {row + 1}" for row in range(len(regions))]
+        blanks = Blanks(lambda start, stop: regions[start:stop], names, "float32", "X")
+        if y is not None:
+            blanks.refuse_constant(BATCH)
+        for start in range(0, len(regions), BATCH):
+            blanks(start, start + BATCH)
+        blanks.warn()
+        return regions, y
+
+    def _validated(self, X: Any, y: Any) -> tuple[np.ndarray, Any]:
         features = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
         y = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y
         if getattr(features, "ndim", 2) == 3:  # scikit-learn would mistake the regions for features

@@ -77,13 +77,13 @@ POOLED = "res101"
 MADE_WITH = "ResNet-101, ImageNet-1k, pooled (Xian et al., TPAMI 2019)"
 
 
-def _import(found: Found, dataset: Dataset, output: Path, progress: Progress) -> None:
+def _import(found: Found, dataset: Dataset, output: Path, dtype: str, progress: Progress) -> None:
     from unseen.data.importing import import_features
 
     def tick(done: int, total: int) -> None:
         progress("importing features", done, total)
 
-    import_features(found["list"], dataset, output, POOLED, made_with=MADE_WITH, tick=tick)
+    import_features(found["list"], dataset, output, POOLED, made_with=MADE_WITH, dtype=dtype, tick=tick)
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -115,6 +115,7 @@ def prepare(
     semantics: str | None = None,
     verify: bool = False,
     features_only: bool = False,
+    store_dtype: str = "float16",
     progress: Progress = silent,
 ) -> Outcome:
     """Find and check the files of a benchmark below a folder and, if all are correct, write the dataset folder.
@@ -127,6 +128,7 @@ def prepare(
         verify: also compute checksums.
         features_only: use no images; the release's pooled features are imported instead, and only the Proposed Split's
             own files are required.
+        store_dtype: dtype of imported features.
         progress: progress callback.
 
     Raises:
@@ -166,7 +168,7 @@ def prepare(
     try:
         dataset = write_folder(output, benchmark.name, material, record, progress)
         if not benchmark.images and material.images is not None and material.images.channels:
-            _import(found, dataset, output, progress)
+            _import(found, dataset, output, store_dtype, progress)
         outcome.dataset, outcome.output = dataset, output
     except (DataError, StoreError) as problem:
         outcome.problems.append(str(problem))
