@@ -78,8 +78,11 @@ def commands() -> Iterator[Commands]:
 
 @pytest.fixture
 def unseen(monkeypatch, capsys):
-    """Run a command; gives status, standard output and standard error."""
+    """Run a command; gives status, standard output and standard error. The options that its messages name exist."""
+    import hints
     from unseen import cli
+
+    known = hints.commands()
 
     def run(*arguments, width=200):
         monkeypatch.setattr(sys, "argv", ["unseen", *map(str, arguments)])
@@ -90,6 +93,9 @@ def unseen(monkeypatch, capsys):
         except SystemExit as leave:
             status = leave.code or 0
         captured = capsys.readouterr()
+        words = [" ".join(map(str, arguments[:count])) for count in (2, 1)]
+        command = next((name for name in words if name in known), None)
+        assert [wrong for line in captured.err.splitlines() for wrong in hints.missing(line, command, known)] == []
         return status, captured.out, captured.err
 
     return run

@@ -47,6 +47,35 @@ def test_a_review_is_exported_without_a_page_and_resumed(unseen, saved, images, 
     assert "the folder is not empty and contains no review — pass another --output" in err
 
 
+def test_hints_name_options_of_review(unseen, saved, images, tmp_path, monkeypatch):
+    """Not those of the commands that share its code: predict has --restart and --list, serve --allow-host."""
+    pytest.importorskip("fastapi", reason="needs unseen[app]")
+    from starlette.testclient import TestClient
+
+    from unseen.cli import reviewing
+    from unseen.ground.journal import Journal
+    from unseen.recognizer.stream import _journal
+    from unseen.review.begin import PREDICTIONS
+
+    _journal(tmp_path / "r" / PREDICTIONS).parent.mkdir(parents=True)
+    with Journal(_journal(tmp_path / "r" / PREDICTIONS)) as begun:
+        begun.append({"facts": {"model": "another"}})
+    status, _, err = unseen("review", saved, images, "--device", "cpu", "-o", tmp_path / "r")
+    assert status == 2
+    assert "repeat the original command, or pass another --output" in err
+    served = []
+    monkeypatch.setattr(reviewing, "serve_application", lambda application, *rest: served.append(application))
+    unseen("review", saved, images, "--device", "cpu", "-o", tmp_path / "s", "--allow-host", "Birds.example")
+    with TestClient(served[0]) as client:
+        assert client.get("/", headers={"Host": "birds.example"}).status_code == 200
+        refused = client.get("/", headers={"Host": "evil.example"})
+        assert (refused.status_code, refused.json()["hint"]) == (421, "start it with --allow-host NAME")
+    listed = tmp_path / "list.csv"
+    listed.write_text("file\na.jpg\n")
+    status, _, err = unseen("review", saved, listed, "--device", "cpu", "-o", tmp_path / "t", "--export", "x.csv")
+    assert f"not an image — if it lists images: unseen predict RUN --list {listed}" in err
+
+
 def test_a_contact_sheet_is_one_file(unseen, saved, images, tmp_path):
     page = tmp_path / "sheet.html"
     status, out, err = unseen("predict", saved, images, "--device", "cpu", "--html", page)

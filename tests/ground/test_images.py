@@ -69,7 +69,7 @@ def test_a_list_given_as_an_image_is_one_for_the_option(tmp_path, name):
     with pytest.raises(DataError) as told:
         open_image(tmp_path / name)
     assert told.value.problem == "not an image"
-    assert told.value.hint == f"if it lists images, pass it as --list {shlex.quote(str(tmp_path / name))}"
+    assert told.value.hint == f"if it lists images: unseen predict RUN --list {shlex.quote(str(tmp_path / name))}"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])

@@ -39,7 +39,7 @@ def build(spec: BackboneSpec) -> nn.Module:
             problem = "cannot get pretrained weights"
             page = f"model.safetensors of huggingface.co/timm/{spec.name}"
             hint = (
-                f"connect to the internet once, or download {page} and pass --backbone {spec.name} "
+                f"connect to the internet once, or download {page} and train with --backbone {spec.name} "
                 "--backbone-weights FILE"
             )
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unseen.cli.common import DeviceOption, EngineOption, RunArgument, SeedOption, app, err, out, plain_text, with_bars
-from unseen.cli.serving import serve_application
+from unseen.cli.serving import AllowHostOption, serve_application
 from unseen.data.finding import FoundImages
 from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
@@ -46,6 +46,7 @@ def review(
     only: Annotated[list[str] | None, typer.Option(help="Candidate classes: A,B or @FILE.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.", min=1, max=65535)] = 8000,
+    allow_host: AllowHostOption = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
     seed: SeedOption = None,
@@ -111,7 +112,7 @@ def review(
     if teach:
         _teach(run, recognizer, found)
         return
-    settings = Settings()
+    settings = Settings(hosts=tuple(name.lower() for name in allow_host or ()))
     serve_application(
         create_review_app(recognizer, found, settings), settings, host, port, str(folder), open_page, WARNING
     )

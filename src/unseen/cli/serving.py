@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TRIES = 50
 CHANGES = "use this page and change classes"
+AllowHostOption = Annotated[
+    list[str] | None, typer.Option(help="Host name to accept, for use behind a proxy (repeatable).")
+]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -79,9 +82,7 @@ def serve(
     max_megapixels: Annotated[float, typer.Option(help="Largest image, in megapixels.", min=0.1, max=89)] = 50,
     queue: Annotated[int, typer.Option(help="Concurrent requests; further ones get status 429.", min=1)] = 64,
     threads: Annotated[int, typer.Option(help="CPU threads for the model; 0 uses torch's default.", min=0)] = 0,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="Host name to accept, for use behind a proxy (repeatable).")
-    ] = None,
+    allow_host: AllowHostOption = None,
     save: Annotated[bool, typer.Option("--save", help="Save added and changed classes in the folder.")] = False,
     prior: Annotated[
         Path | None,

@@ -352,7 +352,7 @@ def _unread(where: object, data: bytes | None) -> tuple[str, str]:
     if head == b"":
         return "the file is empty", "replace or remove it"
     if Path(str(where)).suffix.lower() in LISTS:
-        return "not an image", f"if it lists images, pass it as --list {pasted(str(where))}"
+        return "not an image", f"if it lists images: unseen predict RUN --list {pasted(str(where))}"
     problem, head = "Pillow cannot read this image", head or b""
     if head[4:8] == b"ftyp" and any(brand in head for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")):
         if "HEIF" in formats():

@@ -133,6 +133,7 @@ def predict_to_file(
     total: int = 0,
     workers: int = 2,
     restart: bool = False,
+    over: str = "pass --restart to start over",
     progress: Progress = silent,
     broken: Callable[[DataError], None] = lambda error: None,
 ) -> Counts:
@@ -149,6 +150,7 @@ def predict_to_file(
         total: number of images, for progress.
         workers: threads that read images.
         restart: start over, and replace ``path`` if it exists.
+        over: hint that says how to start over.
         progress: progress callback.
         broken: called with the error of every unreadable image; its row holds the error.
 
@@ -170,7 +172,7 @@ def predict_to_file(
             kept = Journal(journal, SYNC_SECONDS)
         with kept:
             stream = iter(images)
-            _replay(kept, facts, stream, options.batch_size, counts)
+            _replay(kept, facts, stream, options.batch_size, counts, over)
             _predict(recognizer, stream, kept, options, counts, total, workers, progress, broken)
         _finish(journal, path, extent, counts.images, {"facts": facts, "batch": options.batch_size})
         journal.unlink()
@@ -243,10 +245,15 @@ def _stamp(image: Path | EncodedImage) -> list[int] | None:
 
 
 def _replay(
-    journal: Journal, facts: dict[str, str], stream: Iterator[Path | EncodedImage], batch: int, counts: Counts
+    journal: Journal,
+    facts: dict[str, str],
+    stream: Iterator[Path | EncodedImage],
+    batch: int,
+    counts: Counts,
+    over: str,
 ) -> None:
     """Count the complete batches in the journal, skip their images in the stream, and truncate the rest."""
-    folder, hint = journal.path.parent, "pass --restart to start over"
+    folder, hint = journal.path.parent, over
     records = journal.records()
     header = next(records, None)
     if header is None:

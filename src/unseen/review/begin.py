@@ -65,7 +65,15 @@ def begin(
     folder.mkdir(parents=True, exist_ok=True)
     if not predictions.is_file():
         predict_to_file(
-            recognizer, images, predictions, options, total=total, workers=workers, progress=progress, broken=broken
+            recognizer,
+            images,
+            predictions,
+            options,
+            total=total,
+            workers=workers,
+            over="pass another --output",
+            progress=progress,
+            broken=broken,
         )
     if not facts.is_file():
         found = {

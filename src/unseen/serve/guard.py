@@ -111,7 +111,8 @@ class Guard:
     def _check(self, headers: Headers, safe: bool, limit: int) -> None:
         host = headers.get("host", "")
         if not self._known(host):
-            raise Refusal(421, f'this server does not accept the host "{host[:100]}"', "see unseen serve --allow-host")
+            problem = f'this server does not accept the host "{host[:100]}"'
+            raise Refusal(421, problem, "start it with --allow-host NAME")
         if safe:
             return
         origin = headers.get("origin")

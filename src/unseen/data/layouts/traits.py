@@ -237,7 +237,7 @@ def _proposed(frame: pd.DataFrame, others: Sequence[str], notes: list[str]) -> T
     import pandas as pd
 
     if frame.size > MOST_CELLS:
-        hint = "select classes: --only FILE"
+        hint = "select classes: --only @FILE"
         raise DataError(f"{frame.size:,} cells, more than {MOST_CELLS:,}", hint=hint)
     rows = []
     for name in frame.columns[1:]:
