@@ -4,9 +4,9 @@
 
 ``DATA:NETWORK`` is ``cub50`` or ``flo64`` with ``mobilenetv2`` (224 px) or ``lite2`` (260 px), found below UNSEEN_DATA,
 a folder with either network, or ``fieldguide``, which has its own; ``cub50:lite2@448`` takes images of 448 px,
-``cub50:lite2x2`` a zoom of 2. Features are extracted once and cached. Candidates are chosen under the honest protocol,
-as in a run. Test images are scored once by every model in the tables and choose nothing. The highest H at any offset
-(``swept``) is the upper bound for the offset.
+``cub50:lite2x2`` a zoom of 2, ``cub50:lite2+mirror`` and ``cub50:lite2x2+mirror`` the mirror images, too. Features are
+extracted once and cached. Candidates are chosen under the honest protocol, as in a run. Test images are scored once by
+every model in the tables and choose nothing. The highest H at any offset (``swept``) is the upper bound for the offset.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class Swept:
 def inputs_of(job: str, split_seed: int, cache: Path, stage: str = FINAL) -> RunInputs:
     """Inputs of all runs on a dataset; features are extracted, or taken from the cache."""
     data, _, network = job.partition(":")
+    network, _, mirror = network.partition("+")
     network, _, zoom = network.partition("x")
     network, _, pixels = network.partition("@")
     if data == "fieldguide":
@@ -95,6 +96,7 @@ def inputs_of(job: str, split_seed: int, cache: Path, stage: str = FINAL) -> Run
             name,
             image_size=int(pixels or size),
             zoom=int(zoom or 1),
+            mirror=bool(mirror),
             weights=str(root / "weights" / weights),
             options=options,
             mean=(0.5,) * 3,

@@ -264,6 +264,7 @@ def main() -> None:
         asked.backbone_weights,
         asked.image_size,
         1,
+        False,
         asked.backbone_option,
         asked.mean,
         asked.std,

@@ -123,7 +123,7 @@ def fit(
     return runs.fit(config, folder, **where, **more, progress=progress, on_note=lambda note: _log.warning("%s", note))
 
 
-OF_BACKBONE = ("image_size", "zoom", "weights", "mean", "std", "crop", "pixels", "stages", "channels")
+OF_BACKBONE = ("image_size", "zoom", "mirror", "weights", "mean", "std", "crop", "pixels", "stages", "channels")
 """Entries of a backbone's spec that :func:`fit` accepts."""
 
 

@@ -60,6 +60,21 @@ def test_zoomed_images_have_the_outputs_of_their_tiles_too(name):
     torch.testing.assert_close(of_single, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit4"])
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_mirrored_images_have_the_outputs_of_both(name, zoom):
+    plain, mirrored = (Backbone(spec(name, f"-2+{FINAL}", zoom=zoom, mirror=m)) for m in (False, True))
+    one, both = (Backbone(replace(made.spec, stages=(TRUNK,))) for made in (plain, mirrored))
+    pixels = torch.randn(2, 3, 64 * zoom, 64 * zoom)
+    tail = Backbone(mirrored.spec).fine_tuned(layers="last").skip_frozen()
+    with torch.no_grad():
+        outputs, straight, other = both.maps(pixels)[0], one.maps(pixels)[0], one.maps(pixels.flip(3))[0]
+        torch.testing.assert_close(outputs, torch.cat([straight, other], dim=2), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(tail.maps(outputs)[0], mirrored.maps(pixels)[0], rtol=1e-4, atol=1e-5)
+        if zoom == 1:  # a single look stays one
+            torch.testing.assert_close(tail.maps(straight)[0], plain.maps(pixels)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_more_than_that_output_is_one_line_and_the_network_stays(monkeypatch):
     backbone, pixels = Backbone(spec("test_resnet")), torch.randn(1, 3, 64, 64)
     network, before = backbone.network, backbone.maps(pixels)[0]

@@ -14,7 +14,7 @@ from PIL import Image
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import TOLERANCE
 from unseen.backbones.spec import BackboneSpec
-from unseen.backbones.zoom import assembled, reduced, tiles, together
+from unseen.backbones.zoom import assembled, looks, reduced, tiles, together
 from unseen.errors import UnseenError
 from unseen.ground.words import size_text
 
@@ -61,10 +61,31 @@ def test_maps_are_those_of_the_network_on_the_whole_image_and_on_tiles(spec):
     assert not torch.allclose(found[0], whole[0], rtol=0.1)
 
 
+@pytest.mark.parametrize("spec", [RESNET, VIT, replace(RESNET, stages=(2, "-2+final"))], ids=str)
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_mirrored_maps_are_means_of_those_of_the_image_and_its_mirror_image_at_their_places(spec, zoom):
+    plain, both = Backbone(replace(spec, zoom=zoom)), Backbone(replace(spec, zoom=zoom, mirror=True))
+    assert both.transform.size == plain.transform.size
+    assert (both.grids, both.channels, both.parts) == (plain.grids, plain.channels, plain.parts)
+    pixels = images(2, both.transform.size)
+    with torch.no_grad():
+        found, straight, mirrored = both.maps(pixels), plain.maps(pixels), plain.maps(pixels.flip(3))
+        turned = both.maps(pixels.flip(3))
+    for mean, one, other, back in zip(found, straight, mirrored, turned, strict=True):
+        torch.testing.assert_close(mean, (one + other.flip(3)) / 2, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(back, mean.flip(3), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(mean, one, rtol=0.05)
+
+
+def test_number_of_looks():
+    assert [looks(zoom, mirror) for mirror in (False, True) for zoom in (1, 2, 3)] == [1, 5, 10, 2, 10, 20]
+    assert replace(RESNET, zoom=2, mirror=True).looks == 10
+
+
 @pytest.mark.skipif(not find_spec("onnxruntime"), reason="needs onnxruntime")
 def test_an_engine_computes_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("UNSEEN_CACHE", str(tmp_path))
-    backbone = Backbone(replace(RESNET, zoom=2))
+    backbone = Backbone(replace(RESNET, zoom=2, mirror=True))
     cropped = (255 * images(2, 128)).byte()
     expected, found = backbone.use("torch").regions(cropped)[0], backbone.use("onnxruntime").regions(cropped)[0]
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
@@ -92,13 +113,14 @@ def test_where_a_point_lies_does_not_depend_on_the_zoom():
 
 
 def test_what_it_is_part_of():
-    spec = replace(RESNET, zoom=2)
-    assert BackboneSpec.from_json(spec.to_json()) == spec
-    assert "zoom" not in RESNET.to_json()
-    assert spec.fingerprint() != RESNET.fingerprint()
-    assert size_text(224, 1) == "224 px"
-    assert size_text(224, 2) == "224 px, zoom 2"
-    assert size_text(None, 1) == ""
+    made = [replace(RESNET, **entries) for entries in ({}, {"zoom": 2}, {"mirror": True}, {"zoom": 2, "mirror": True})]
+    assert [BackboneSpec.from_json(spec.to_json()) for spec in made] == made
+    assert not {"zoom", "mirror"} & set(RESNET.to_json())
+    assert len({spec.fingerprint() for spec in made}) == 4
+    assert [size_text(224, spec.zoom, spec.mirror) for spec in made] == [
+        *["224 px", "224 px, zoom 2", "224 px, mirrored", "224 px, zoom 2, mirrored"]
+    ]
+    assert size_text(None, 1, False) == ""
 
 
 @pytest.mark.parametrize(
@@ -112,5 +134,6 @@ def test_what_it_is_part_of():
 def test_what_it_refuses(entries, message):
     with pytest.raises(UnseenError, match=message):
         replace(RESNET, **entries)
-    with pytest.raises(UnseenError, match="no stages, zoom or options"):
-        BackboneSpec("features:mine", weights="x", zoom=2)
+    for more in ({"zoom": 2}, {"mirror": True}):
+        with pytest.raises(UnseenError, match="no stages, zoom, mirror or options"):
+            BackboneSpec("features:mine", weights="x", **more)

@@ -331,17 +331,17 @@ def test_the_shipped_backbone_on_an_own_folder_that_is_read_once(unseen, tiny_gu
     assert config["backbone"]["weights"].endswith("backbone.safetensors")
 
 
-def test_zoom_from_training_to_prediction(unseen, tiny_guide, cache, tmp_path):
+def test_more_looks_from_training_to_prediction(unseen, tiny_guide, cache, tmp_path):
     common = ["--cache", cache, "--device", "cpu", "--draws", "1", "-o", tmp_path / "run"]
-    status, out, err = unseen("train", tiny_guide, "--method", "eszsl", *BACKBONE, "--zoom", "2", *common)
+    status, out, err = unseen("train", tiny_guide, "--method", "eszsl", *BACKBONE, "--zoom", "2", "--mirror", *common)
     assert status == 0, err
-    assert "64 px, zoom 2" in out + err
-    assert "64 px, zoom 2" in (tmp_path / "run" / "report.html").read_text()
+    assert "64 px, zoom 2, mirrored" in out + err
+    assert "64 px, zoom 2, mirrored" in (tmp_path / "run" / "report.html").read_text()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert (manifest["backbone"]["zoom"], manifest["backbone"]["regions"]) == (2, "4x4")
+    assert [manifest["backbone"][key] for key in ("zoom", "mirror", "regions")] == [2, True, "4x4"]
     status, out, err = unseen("save", tmp_path / "run", tmp_path / "saved")
     assert status == 0, err
-    assert "images of 64 px, zoom 2 |" in (tmp_path / "saved" / "README.md").read_text()
+    assert "images of 64 px, zoom 2, mirrored |" in (tmp_path / "saved" / "README.md").read_text()
     image = next((tiny_guide / "images").rglob("*.*"))
     status, out, err = unseen("predict", tmp_path / "saved", image, "--json")
     assert status == 0, err

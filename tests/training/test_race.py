@@ -158,7 +158,7 @@ def confidence_of(answer, name):
 
 
 def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
-    gains = iter([(0.01, 0.02), (0.015, 0.02), (0.03, 0.02)])
+    gains = iter([(0.01, 0.02), (0.015, 0.02), (0.015, 0.02), (0.03, 0.02)])
     rig(monkeypatch, gains, helps=True)
     config = replace(config, time=1e6)
     made = run(config, tmp_path / "run")
@@ -166,8 +166,9 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     assert found["winner"] == made.config.method == "tuned"
     closed = max(("eszsl", "prototypes"), key=lambda n: next(e["H"] for e in found["entries"] if e["method"] == n))
     duels = [(duel["method"], duel["against"]) for duel in found["duels"]]
-    assert (duels[0], duels[2]) == (("global", closed), ("tuned", closed))
-    assert duels[1] in [(f"{name}, zoom 2", closed) for name in ("eszsl", "prototypes")]
+    assert (duels[0], duels[3]) == (("global", closed), ("tuned", closed))
+    for duel, looks in zip(duels[1:3], ("mirrored", "zoom 2"), strict=True):
+        assert duel in [(f"{name}, {looks}", closed) for name in ("eszsl", "prototypes")]
     told = race_sentence(made.results)
     assert f"the H of global is 1.0 points higher than that of {closed} (standard error 2.0)" in told
     assert f"the H of tuned is 3.0 points higher than that of {closed}" in told
@@ -188,16 +189,18 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     assert again.results["protocols"] == made.results["protocols"]
 
 
-def test_with_a_time_the_last_layers_may_win_on_zoomed_images(config, tmp_path, monkeypatch):
-    rig(monkeypatch, iter([(0.01, 0.02), (0.03, 0.02), (0.04, 0.02)]), helps=True)
+def test_with_a_time_the_last_layers_may_win_on_the_looks_that_lead(config, tmp_path, monkeypatch):
+    rig(monkeypatch, iter([(0.01, 0.02), (0.03, 0.02), (0.03, 0.02), (0.04, 0.02)]), helps=True)
     asked = replace(config, time=1e6)
     made = run(asked, tmp_path / "run")
     found = made.results["race"]
-    assert found["winner"] == "tuned, zoom 2"
-    assert found["entrant"] == ["zoomed", "tuned"]
-    assert found["duels"][2]["against"].endswith(", zoom 2")
-    assert (made.config.method, made.config.backbone.zoom) == ("tuned", 2)
-    assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == ["tuned, zoom 2"]
+    name = "tuned, zoom 2, mirrored"
+    assert found["winner"] == name
+    assert found["entrant"] == ["mirrored", "zoomed", "tuned"]
+    assert found["duels"][2]["against"].endswith(", mirrored")
+    assert found["duels"][3]["against"].endswith(", zoom 2, mirrored")
+    assert (made.config.method, made.config.backbone.looks, made.config.looked) == ("tuned", 10, ("mirror", "zoom"))
+    assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == [name]
     assert train_words(made.config) == train_words(asked)
     assert Recognizer.load(made.folder, device="cpu").backbone.spec.zoom == 2
     monkeypatch.setattr(race, "validate_seeds", None)  # the command, repeated, does not race again
@@ -205,14 +208,14 @@ def test_with_a_time_the_last_layers_may_win_on_zoomed_images(config, tmp_path, 
 
 
 def test_with_a_time_zoomed_images_may_win(config, tmp_path, monkeypatch):
-    gains = iter([(0.01, 0.02), (0.03, 0.02), (-0.1, 0.02), (-0.1, 0.02)])
+    gains = iter([(0.01, 0.02), (-0.1, 0.02), (0.03, 0.02), (-0.1, 0.02), (-0.1, 0.02)])
     rig(monkeypatch, gains, helps=True)
     asked = replace(config, time=1e6)
     made = run(asked, tmp_path / "run")
     found = made.results["race"]
     assert found["winner"] in ("eszsl, zoom 2", "prototypes, zoom 2")
     assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == [found["winner"]]
-    assert found["duels"][2]["against"] == found["winner"]
+    assert found["duels"][3]["against"] == found["winner"]
     assert (made.config.method, made.config.backbone.zoom, made.manifest["backbone"]["zoom"]) == ("auto", 2, 2)
     alone = run(replace(config, backbone=replace(config.backbone, zoom=2), time=0), tmp_path / "alone")
     mine, theirs = (one.results["protocols"]["honest"]["metrics"] for one in (made, alone))
@@ -231,7 +234,7 @@ def test_tuned_takes_no_part_if_training_does_not_help(config, tmp_path, monkeyp
     rig(monkeypatch, repeat((-0.1, 0.1)), helps=False)
     made = run(replace(config, time=1e6), tmp_path / "run")
     found = made.results["race"]
-    assert [duel["method"].split(", ")[-1] for duel in found["duels"]] == ["global", "zoom 2"]
+    assert [duel["method"].split(", ")[-1] for duel in found["duels"]] == ["global", "mirrored", "zoom 2"]
     assert next(entry for entry in found["entries"] if entry["method"] == "tuned")["untrained"]
     row = next(row for row in race_rows(made.results) if row["method"] == "tuned")
     assert row["H on validation classes"].endswith("without training, which did not help")
@@ -247,7 +250,7 @@ def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatc
     found = run(replace(config, time=1e6), tmp_path / "run").results["race"]
     assert {entry["method"].split(", ")[-1] for entry in found["entries"]} == {
         *["eszsl", "prototypes", "global"],
-        "zoom 2",
+        *["mirrored", "zoom 2"],
     }
     assert "tuned is left out of the race: network: cannot" in caplog.text
 
@@ -255,7 +258,7 @@ def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatc
 def test_no_time_leaves_the_closed_forms(config, tmp_path):
     made = run(replace(config, time=0.001), tmp_path / "run")
     found = made.results["race"]
-    names = {race.TRAINED, race.TUNED, "closed forms, zoom 2"}
+    names = {race.TRAINED, race.TUNED, "closed forms, mirrored", "closed forms, zoom 2"}
     assert {entry["method"] for entry in found["entries"] if entry["H"] is None} == names
     assert found["winner"] in ("eszsl", "prototypes")
     with pytest.raises(UnseenError, match="tries nothing else"):

@@ -23,7 +23,7 @@ from unseen.backbones.spec import FAST, FINAL, TRUNK, BackboneSpec, joined_maps
 from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import first_line
-from unseen.backbones.zoom import assembled, reduced, stacked, tiles, together, unstacked
+from unseen.backbones.zoom import assembled, beside, merged, reduced, stacked, tiles, together, unstacked
 from unseen.errors import UnseenError
 from unseen.ground.cache import cache_folder
 from unseen.ground.distributed import processes
@@ -148,7 +148,7 @@ class Backbone(nn.Module):
     def skip_frozen(self) -> Self:
         """Take the maps of stage "trunk" instead of images from now on; returns itself.
 
-        A backbone with zoom also takes maps of stage "trunk" without zoom, and returns those of this single look.
+        A backbone with several looks also takes maps of stage "trunk" of one, and returns the maps of this single look.
 
         Raises:
             UnseenError: the network does not name its stages, or its later layers use more than that.
@@ -285,7 +285,18 @@ class Backbone(nn.Module):
         return [_joined([found[one] for one in joined_maps(stage)]) for stage in self.spec.stages]
 
     def _seen_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
-        """Every map that a stage takes or joins, of the image and its tiles."""
+        """Every map that a stage takes or joins, of all looks at the image."""
+        skipped = self._skipped
+        if not self.spec.mirror or (skipped is not None and pixels.shape[2] == skipped.height):
+            return self._zoomed_maps(pixels)
+        both = beside(pixels) if skipped is None else torch.cat(pixels.chunk(2, dim=2))
+        seen = self._zoomed_maps(both)
+        if self.spec.stages == (TRUNK,):
+            return {TRUNK: torch.cat(seen[TRUNK].chunk(2), dim=2)}
+        return {name: merged(found) for name, found in seen.items()}
+
+    def _zoomed_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
+        """The same of the image and its tiles."""
         zoom, skipped = self.spec.zoom, self._skipped
         single = self._single_maps if skipped is None else partial(skipped.call, self._single_maps)
         if zoom == 1 or (skipped is not None and pixels.shape[2] == skipped.height):

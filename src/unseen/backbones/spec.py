@@ -14,6 +14,7 @@ from unseen.backbones import own, towers
 from unseen.backbones.naming import IMPORTED, check_name, defaults, is_own, own_path, usual
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import file_digest, weights_file
+from unseen.backbones.zoom import looks
 from unseen.errors import UnseenError
 from unseen.ground.checked import checked
 from unseen.ground.files import read_json
@@ -26,6 +27,8 @@ EXACT, FAST = "exact", "fast"
 """How pixels are computed."""
 LARGEST = 8192
 """Largest side of an image for a network, enlarged by its zoom, in pixels."""
+SINGLE: dict[str, Any] = {"zoom": 1, "mirror": False}
+"""Entries of a spec whose network sees an image once."""
 ZOOMS = (1, 2, 3, 4)
 """Values of ``zoom``."""
 
@@ -46,6 +49,7 @@ class BackboneSpec:
         image_size: side of the network's square input; None for the model's own.
         zoom: 1, or how many times as large the network sees the image a second time, in tiles
             (:mod:`unseen.backbones.zoom`).
+        mirror: whether features are means over the image and its mirror image.
         weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; for imported features their
             store.
         options: further arguments of `timm.create_model`, such as `pad_type="same"`.
@@ -62,6 +66,7 @@ class BackboneSpec:
     stages: tuple[str | int, ...] = (FINAL,)
     image_size: int | None = None
     zoom: int = 1
+    mirror: bool = False
     weights: str = "pretrained"
     options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] | None = None
@@ -79,8 +84,10 @@ class BackboneSpec:
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
             problem = "this backbone takes no weights, stages or options"
             raise UnseenError(problem, where=self.name, hint="omit weights, stages and options")
-        if self.imported and (self.options or self.stages != (FINAL,) or self.zoom != 1):
-            raise UnseenError("imported features take no stages, zoom or options", where=self.name, hint="omit them")
+        if self.imported and (self.options or self.stages != (FINAL,) or self.looks > 1):
+            raise UnseenError(
+                "imported features take no stages, zoom, mirror or options", where=self.name, hint="omit them"
+            )
         self._check_stages()
         if self.zoom not in ZOOMS:
             raise UnseenError(f"zoom {self.zoom}", where=self.name, hint=f"use one of {', '.join(map(str, ZOOMS))}")
@@ -137,6 +144,11 @@ class BackboneSpec:
         return cls(name=network if isinstance(network, str) else own.remember(network), **entries)
 
     @property
+    def looks(self) -> int:
+        """How often the network sees an image."""
+        return looks(self.zoom, self.mirror)
+
+    @property
     def is_own(self) -> bool:
         """Whether it is a user's network."""
         return is_own(self.name)
@@ -177,7 +189,7 @@ class BackboneSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON types."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name, common in (("channels", None), ("pixels", EXACT), ("view", 0), ("zoom", 1)):
+        for name, common in (("channels", None), ("pixels", EXACT), ("view", 0), *SINGLE.items()):
             if found[name] == common:
                 del found[name]
         return found

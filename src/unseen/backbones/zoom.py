@@ -1,4 +1,4 @@
-"""A second look at an image, enlarged: its maps are those of the whole image and of tiles, brought together.
+"""More looks at an image: its maps are those of the whole image and of enlarged tiles, and of its mirror image.
 
 With zoom z and a network for images of side S, the image has side z S. The network sees it reduced to S, and its z x z
 tiles of side S. The maps of the tiles are assembled, averaged to the grid of the whole image's map and added to it,
@@ -8,6 +8,9 @@ each divided by the length of its mean region::
 
 So both have the same weight in the mean region of F, and every position of F is still a position of the image. After
 multi-scale features of frozen networks (S2: Shi et al., ECCV 2024), which keep the scales as separate channels.
+
+The maps of the mirror image, mirrored back, are averaged with those of the image. Testing on both is common since
+Krizhevsky et al. (NeurIPS 2012), who average what the network predicts.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def looks(zoom: int) -> int:
-    """How often the network sees an image: whole, and in tiles."""
-    return 1 + zoom * zoom if zoom > 1 else 1
+def looks(zoom: int, mirror: bool = False) -> int:
+    """How often the network sees an image: whole, and in tiles; and the same of its mirror image."""
+    return (1 + zoom * zoom if zoom > 1 else 1) * (2 if mirror else 1)
 
 
 def reduced(pixels: Tensor, zoom: int) -> Tensor:
@@ -59,3 +62,15 @@ def unstacked(maps: Tensor, zoom: int) -> tuple[Tensor, Tensor]:
     height = maps.shape[2] // looks(zoom)
     near = maps[:, :, height:].unflatten(2, (zoom * zoom, height)).transpose(1, 2).flatten(0, 1)
     return maps[:, :, :height], near
+
+
+def beside(pixels: Tensor) -> Tensor:
+    """Images ``(B, 3, H, W)``, and after them their mirror images: ``(2 B, 3, H, W)``."""
+    return torch.cat([pixels, pixels.flip(3)])
+
+
+def merged(maps: Tensor) -> Tensor:
+    """Maps ``(2 B, C, h, w)`` of images and mirror images as means ``(B, C, h, w)``, each at its place in the image."""
+    straight, mirrored = maps.chunk(2)
+    result: Tensor = (straight + mirrored.flip(3)) / 2
+    return result

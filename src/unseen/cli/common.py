@@ -33,8 +33,8 @@ _Result = TypeVar("_Result")
 MANY = 20
 """Number of parameters from which a command's help shows its options in groups."""
 GROUPS = {
-    "Backbone": "backbone backbone_weights backbone_option image_size zoom mean std crop pixels stage store_dtype "
-    "reduce vectors",
+    "Backbone": "backbone backbone_weights backbone_option image_size zoom mirror mean std crop pixels stage "
+    "store_dtype reduce vectors",
     "Validation and testing": "protocol seeds select split_seed draws folds holdouts validation_only",
     "Compute": "precision accumulate device engine workers cache memory graph",
 }

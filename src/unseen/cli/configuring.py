@@ -92,6 +92,7 @@ def make_backbone(
     weights: str | None,
     size: int | None,
     zoom: int,
+    mirror: bool,
     options: list[str],
     mean: str | None,
     std: str | None,
@@ -114,6 +115,7 @@ def make_backbone(
         "std": triple(std, "--std"),
         "pixels": pixels,
         "zoom": zoom,
+        "mirror": mirror,
     }
     if name is None or name == "fieldguide":
         if weights is not None or extra:

@@ -97,13 +97,13 @@ def _as_option(value: Any) -> Any:
 
 def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's own configuration as options of `unseen train`."""
-    from unseen.backbones.spec import BackboneSpec
+    from unseen.backbones.spec import SINGLE, BackboneSpec
     from unseen.training.plan import default_backbone
 
     spec = BackboneSpec.from_json(config["backbone"])
     drawn = config["dataset"] == "fieldguide"
     own = drawn and spec.name == default_backbone("fieldguide").name
-    network: dict[str, Any] = {"image_size": spec.image_size, "zoom": spec.zoom, "crop": spec.crop}
+    network: dict[str, Any] = {n: getattr(spec, n) for n in ("image_size", "zoom", "mirror", "crop")}
     network["pixels"] = spec.pixels
     network["stage"] = ",".join(map(str, spec.stages))
     network |= {n: ",".join(map(str, v)) for n in ("mean", "std") if (v := getattr(spec, n)) is not None}
@@ -115,14 +115,13 @@ def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     rest = {
         n: v
         for n, v in config.items()
-        if n not in ("backbone", "settings", "protocols", "seeds", "raced", "zoomed", "time")
+        if n not in ("backbone", "settings", "protocols", "seeds", "raced", "looked", "time")
     }
     if config.get("time"):
         rest["time"] = f"{config['time']:g}s"
     if config.get("raced"):  # the method is the winner of `auto`
         rest |= {"method": "auto", "preset": None}
-    if config.get("zoomed"):  # so is the zoom
-        network["zoom"] = 1
+    network |= {n: SINGLE[n] for n in config.get("looked", ())}  # so are further looks
     return {
         **rest,
         **network,

@@ -191,7 +191,7 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
 
     def tell(plan: Plan) -> None:
         data, spec = plan.dataset.describe(), plan.config.backbone
-        size = "" if spec.imported else f" at {size_text(spec.resolved().image_size, spec.zoom)}"
+        size = "" if spec.imported else f" at {size_text(spec.resolved().image_size, spec.zoom, spec.mirror)}"
         lines = [
             f"{data['name']}: {data['classes_seen']} seen and {counted(data['classes_unseen'], 'unseen class')}, "
             f"{counted(data['attributes'], 'attribute')}, {counted(data['trainval'], 'training image')}, "

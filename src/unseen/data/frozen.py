@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from unseen.backbones.backbone import Backbone
-from unseen.backbones.zoom import looks
 from unseen.data.dataset import digest
 from unseen.data.images import ImageStore
 from unseen.features.store import RegionStore
@@ -19,8 +18,8 @@ class FrozenStore:
     """Outputs of the frozen layers for several views of every image (:class:`unseen.backbones.transform.Transform`).
 
     Args:
-        views: one store per view of the same images, the one for testing first; with zoom, only that one also holds the
-            tiles of the images, below them.
+        views: one store per view of the same images, the one for testing first; with several looks at an image, only
+            that one holds them all, below each other.
         backbone: the backbone; only its description is kept.
         regions: regions of the backbone before training, for a method that starts from a closed form.
 
@@ -49,14 +48,14 @@ class FrozenStore:
         return self._channels
 
     def read(self, indices: Sequence[int] | np.ndarray, view: int = 0) -> Tensor:
-        """Outputs ``(B, C, h, w)`` for some images, float32; with zoom those of L looks, ``(B, C, L h, w)``."""
+        """Outputs ``(B, C, h, w)`` for some images, float32; those of L looks, ``(B, C, L h, w)``."""
         store = self.views[view]
         found: Tensor = store.read(np.asarray(indices)).float().transpose(1, 2).unflatten(2, store.grid())
         return found
 
     def read_whole(self, indices: Sequence[int] | np.ndarray, view: int) -> Tensor:
-        """The same of whole images, without their tiles."""
-        height = self.views[0].grid()[0] // looks(self.spec.zoom)
+        """The same of whole images, without further looks."""
+        height = self.views[0].grid()[0] // self.spec.looks
         return self.read(indices, view)[:, :, :height]
 
 

@@ -298,7 +298,8 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
 
 def _backbone(spec: BackboneSpec, manifest: dict[str, Any] | None) -> dict[str, Any]:
     if manifest is None:
-        return {"name": spec.name, "weights": Path(spec.weights).name, "image_size": spec.image_size, "zoom": spec.zoom}
+        named = {"name": spec.name, "weights": Path(spec.weights).name}
+        return named | {key: getattr(spec, key) for key in ("image_size", "zoom", "mirror")}
     found: dict[str, Any] = manifest["backbone"]
     return found
 

@@ -55,7 +55,8 @@ class Backbone(_Entry):
     Attributes:
         get: source of its weights; ``--backbone-weights`` if they are the user's own file.
         own_weights: whether the user provides the weights.
-        name, image_size, zoom, options, mean, std, crop: entries of :class:`unseen.backbones.spec.BackboneSpec`.
+        name, image_size, zoom, mirror, options, mean, std, crop: entries of
+            :class:`unseen.backbones.spec.BackboneSpec`.
     """
 
     get: Text
@@ -63,6 +64,7 @@ class Backbone(_Entry):
     name: Text
     image_size: int | None = None
     zoom: int | None = None
+    mirror: bool | None = None
     options: dict[str, str | int | float | bool] = {}
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None

@@ -19,7 +19,7 @@ from unseen.ground.words import size_text
 from unseen.training.folder import Run
 from unseen.training.run import fit
 
-BACKBONE = ("name", "weights", "image_size", "zoom", "regions", "fingerprint")
+BACKBONE = ("name", "weights", "image_size", "zoom", "mirror", "regions", "fingerprint")
 """Recorded entries of a manifest's backbone."""
 
 
@@ -126,7 +126,7 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
             if entry["mean"] is not None and len(found["seeds"]) > 1:
                 text += f" ± {100 * entry['std']:.1f}"
             cells[metric] = text
-        size = size_text(backbone["image_size"], backbone["zoom"])
+        size = size_text(backbone["image_size"], backbone["zoom"], backbone["mirror"])
         cells["features"] = f"{backbone['name']}, {backbone['weights']}, {size}, {backbone['regions']} regions"
         cells["source"] = "this run"
         rows.append(cells)

@@ -105,7 +105,7 @@ class Answers:
         manifest = self.run.manifest
         data, backbone = manifest["data"], manifest["backbone"]
         how = "frozen" if backbone["frozen"] else "fine-tuned"
-        size = size_text(backbone["image_size"], backbone["zoom"])
+        size = size_text(backbone["image_size"], backbone["zoom"], backbone["mirror"])
         network = f"{backbone['name']}, {size}, {backbone['weights']}, {how}"
         seed = "" if self.run.results["protocols"][self.run.protocol]["deterministic"] else f", seed {self.seed}"
         return (

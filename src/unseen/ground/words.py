@@ -15,9 +15,14 @@ def counted(number: int | str, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + ('es' if noun.endswith(ENDINGS) else 's')}"
 
 
-def size_text(size: int | None, zoom: int) -> str:
-    """Side of a network's input, and the zoom if there is one: "224 px, zoom 2"; empty for imported features."""
-    return "" if size is None else f"{size} px" + (f", zoom {zoom}" if zoom > 1 else "")
+def size_text(size: int | None, zoom: int, mirror: bool) -> str:
+    """Side of a network's input, and further looks: "224 px, zoom 2, mirrored"; empty for imported features."""
+    return "" if size is None else f"{size} px" + looks_text(zoom, mirror)
+
+
+def looks_text(zoom: int, mirror: bool) -> str:
+    """Looks at an image other than the first, each after a comma."""
+    return (f", zoom {zoom}" if zoom > 1 else "") + (", mirrored" if mirror else "")
 
 
 def pasted(path: Path | str) -> str:

@@ -85,6 +85,7 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
         keep_trailing_newline=True,
         lstrip_blocks=True,
     )
+    spec = model.backbone.spec
     body = environment.get_template("card.md.jinja").render(
         version=__version__,
         title=f"{method.name} on {data.get('name', 'own data')}",
@@ -101,7 +102,7 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
         seeds=", ".join(map(str, about["seeds"])) if isinstance(about.get("seeds"), list) else "",
         backbone=_backbone(model),
         backbone_stored=backbone_stored,
-        size=size_text(model.backbone.spec.image_size, model.backbone.spec.zoom),
+        size=size_text(spec.image_size, spec.zoom, spec.mirror),
         rows=_rows(about),
         calibration=_calibration(about),
         gamma=f"{model.gamma:.4g}",

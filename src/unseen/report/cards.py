@@ -170,7 +170,7 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
     rows = [
         ("network", facts["name"]),
         ("weights", facts["weights"]),
-        *([("image size", size)] if (size := size_text(facts["image_size"], facts["zoom"])) else []),
+        *([("image size", size)] if (size := size_text(facts["image_size"], facts["zoom"], facts["mirror"])) else []),
         ("features", f"{facts['regions']} regions of {wide} channels"),
         ("training", "frozen" if facts["frozen"] else "fine-tuned with the method"),
     ]

@@ -69,6 +69,8 @@ def _backbone(config: RunConfig) -> list[str]:
         words += ["--image-size", str(spec.image_size)]
     if spec.zoom != 1:
         words += ["--zoom", str(spec.zoom)]
+    if spec.mirror:
+        words += ["--mirror"]
     for name in ("mean", "std"):
         values: Sequence[float] | None = getattr(spec, name)
         if values is not None and values != getattr(usual, name):

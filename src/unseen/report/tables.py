@@ -78,8 +78,8 @@ def result_rows(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> li
 
 
 def pixels(backbone: Mapping[str, Any]) -> str:
-    """Side of the network's input and zoom, after a comma; empty for imported features."""
-    found = size_text(backbone["image_size"], backbone["zoom"])
+    """Side of the network's input and its looks, after a comma; empty for imported features."""
+    found = size_text(backbone["image_size"], backbone["zoom"], backbone["mirror"])
     return f", {found}" if found else ""
 
 

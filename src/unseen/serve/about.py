@@ -63,7 +63,7 @@ def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[s
     return {
         "model": name,
         "method": f"{recognizer.method.name} ({card.title})",
-        "backbone": f"{spec.name}, {size_text(spec.image_size, spec.zoom)}, {how}",
+        "backbone": f"{spec.name}, {size_text(spec.image_size, spec.zoom, spec.mirror)}, {how}",
         "data": known,
         "protocol": about.get("protocol", "unknown"),
         "version": __version__,

@@ -46,7 +46,7 @@ class RunConfig:
             0 for none, ``None`` for :attr:`holdout_count`.
         time: seconds in which a run of ``auto`` should finish; determines what is tried. 0 for no limit.
         raced: whether the method won a race, see :mod:`unseen.training.race`.
-        zoomed: whether the backbone's zoom did.
+        looked: entries of the backbone that did, of ``mirror`` and ``zoom``.
     """
 
     method: str
@@ -69,7 +69,7 @@ class RunConfig:
     holdouts: int | None = None
     time: float = 0.0
     raced: bool = False
-    zoomed: bool = False
+    looked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -156,6 +156,7 @@ class RunConfig:
                     "backbone": BackboneSpec.from_json(data["backbone"], where or "backbone spec", "train again"),
                     "protocols": tuple(data["protocols"]),
                     "seeds": tuple(data["seeds"]),
+                    "looked": tuple(data["looked"]),
                 }
             )
         except (TypeError, LookupError, ValueError, AttributeError) as error:

@@ -62,6 +62,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             else Path(spec.weights).name,
             "image_size": inputs.config.backbone.resolved().image_size,
             "zoom": spec.zoom,
+            "mirror": spec.mirror,
             "regions": f"{grid[0]}x{grid[1]}",
             "stages": list(spec.stages),
             "channels": list(channels) if isinstance(channels, tuple) else channels,

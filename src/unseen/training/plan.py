@@ -16,7 +16,7 @@ from unseen.backbones.engines import chosen_engine
 from unseen.backbones.naming import IMPORTED
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
-from unseen.backbones.spec import TRUNK, BackboneSpec
+from unseen.backbones.spec import SINGLE, TRUNK, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.dataset import Dataset, Partition, final_partition, validation_partition
 from unseen.data.folder_images import need_images
@@ -242,7 +242,7 @@ class Plan:
         backbone.skip_frozen()  # else the network cannot be trained in this way
         views = []
         for view in range(self.recipe.views):
-            frozen = Backbone(replace(trunk, view=view, zoom=1 if view else trunk.zoom))
+            frozen = Backbone(replace(trunk, view=view, **(SINGLE if view else {})))
             exact = {"dtype": "float32"} if not view else {}  # as predictions of the trained model
             views.append(extracted(frozen, f"extracting features, view {view + 1} of {self.recipe.views}", **exact))
         return FrozenStore(views, backbone, regions)

@@ -3,9 +3,9 @@
 Closed forms race first, in seconds (:mod:`unseen.methods.auto`). A trained method is tried next if time allows, and
 leads if its H is higher by more than one standard error of the mean paired difference, over the draws on which both
 were measured, each at its own common offset. It is given up early if it falls far behind. A run that is given a time
-then also tries, against whichever leads, the closed forms on zoomed images (:mod:`unseen.backbones.zoom`), and the
-method that trains the last layers of the backbone, on zoomed images if those lead; it does not take part if training
-does not help, because it is a closed form then. No test image is used. Ours.
+then also tries, against whichever leads, the closed forms on more looks at each image (:mod:`unseen.backbones.zoom`):
+its mirror image, then zoom. It tries the method that trains the last layers of the backbone last, on the looks that
+lead; it does not take part if training does not help, because it is a closed form then. No test image is used. Ours.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unseen.backbones.spec import SINGLE
 from unseen.errors import UnseenError
 from unseen.ground.files import read_json, write_json
 from unseen.ground.progress import Progress
+from unseen.ground.words import looks_text
 from unseen.methods import find_method
 from unseen.methods.base import RefitMethod
 from unseen.methods.settings import EndToEndRecipe
@@ -35,8 +37,8 @@ from unseen.training.seed import SeedValidation
 
 AUTO, TRAINED, TUNED = "auto", "msdnpp", "tuned"
 """The method whose runs race, the trained method of every race, and that of races with a time."""
-ZOOMED, ZOOM = "zoomed", 2
-"""The entrant of races with a time that sees images twice as large too, and its zoom."""
+LOOKS: dict[str, tuple[str, Any]] = {"mirrored": ("mirror", True), "zoomed": ("zoom", 2)}
+"""Entrants of races with a time that look at images more often: an entry of the backbone, and its value."""
 _log = logging.getLogger(__name__)
 FILE = "race.json"
 LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
@@ -163,10 +165,9 @@ def run_race(
     best |= {"draws": _draws(closed), "seconds": round(time.monotonic() - began)}
     leader, duels, entrant = best, list[dict[str, Any]](), list[str]()
     for name in _entrants(config, ends):
-        kinds = [ZOOMED, TUNED] if name == TUNED and entrant == [ZOOMED] else [name]
+        kinds = [*(leading for leading in entrant if leading in LOOKS), name]
         theirs, began = _of(config, kinds), time.monotonic()
-        label = "closed forms" if name == ZOOMED else name
-        label += f", zoom {ZOOM}" if theirs.zoomed else ""
+        label = ("closed forms" if name in LOOKS else name) + _looks(theirs)
         try:
             told, place = _of_method(label, progress), folder / "race" / name
             found = _tried(inputs, theirs, seed, place, best, told, prepare, ends)
@@ -202,11 +203,19 @@ def _of_method(name: str, progress: Progress) -> Progress:
 def _of(config: RunConfig, entrant: Sequence[str]) -> RunConfig:
     """Configuration of an entrant: no name is the closed forms as they are; several belong together."""
     for name in entrant:
-        if name == ZOOMED:
-            config = replace(config, backbone=replace(config.backbone, zoom=ZOOM), zoomed=True)
+        if name in LOOKS:
+            entry, value = LOOKS[name]
+            spec = replace(config.backbone, **{entry: value})
+            config = replace(config, backbone=spec, looked=(*config.looked, entry))
         else:
             config = replace(config, method=name, preset=None, raced=True)
     return config
+
+
+def _looks(config: RunConfig) -> str:
+    """Looks that a configuration races with, each after a comma."""
+    values = {entry: getattr(config.backbone, entry) for entry in config.looked}
+    return looks_text(**(SINGLE | values))
 
 
 def _entrants(config: RunConfig, ends: float) -> list[str]:
@@ -214,7 +223,7 @@ def _entrants(config: RunConfig, ends: float) -> list[str]:
     backbone, names = config.backbone, [TRAINED]
     if math.isinf(ends) or backbone.imported:
         return names
-    names += [ZOOMED] if backbone.zoom == 1 else []
+    names += [name for name, (entry, _) in LOOKS.items() if getattr(backbone, entry) == SINGLE[entry]]
     return names if config.reduce or backbone.tower is not None else [*names, TUNED]
 
 
@@ -240,9 +249,9 @@ def _tried(
         if theirs.method == AUTO:
             left = closed["seconds"] * (1 + held)  # for what follows the extraction
             own = prepare(theirs, Clock(progress, ends - left, 1))
-            zoomed = validate_seeds(own, [seed], place, progress)[seed]
-            name = zoomed.pick["method"]
-            return {"method": f"{name}, zoom {ZOOM}", "H": zoomed.metrics["best_H"], "draws": _draws(zoomed)}
+            again = validate_seeds(own, [seed], place, progress)[seed]
+            name = again.pick["method"] + _looks(theirs)
+            return {"method": name, "H": again.metrics["best_H"], "draws": _draws(again)}
         if kind.end_to_end:
             assert isinstance(recipe, EndToEndRecipe)
             own = prepare(theirs, timed(1 + recipe.views))
@@ -257,8 +266,8 @@ def _tried(
     except BehindError:
         return {"H": watch.value, "stopped": watch.draws, "of": draws, "behind": watch.behind}
     found = {"H": trained.metrics["best_H"], "draws": _draws(trained)}
-    if theirs.zoomed:
-        found["method"] = f"{theirs.method}, zoom {ZOOM}"
+    if theirs.looked:
+        found["method"] = theirs.method + _looks(theirs)
     return found | ({"untrained": True} if trained.pick.get("epoch") == 0 else {})
 
 
@@ -270,8 +279,8 @@ def race_of(folder: Path) -> dict[str, Any] | None:
 
 def asked_for(config: RunConfig) -> RunConfig:
     """Configuration that a race started with, from that of its winner."""
-    if config.zoomed:
-        config = replace(config, backbone=replace(config.backbone, zoom=1), zoomed=False)
+    single = {entry: SINGLE[entry] for entry in config.looked}
+    config = replace(config, backbone=replace(config.backbone, **single), looked=())
     return replace(config, method=AUTO, preset=None, raced=False) if config.raced else config
 
 

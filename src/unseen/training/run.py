@@ -63,7 +63,7 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
     if not where.is_file():
         return None
     existing = RunConfig.from_json(read_json(where, RunError, "restore the file, or choose another --output"), where)
-    same = config.raced or config.zoomed or config.method != AUTO
+    same = config.raced or config.looked or config.method != AUTO
     first = existing if same else asked_for(existing)
     changed = [name for name in config.difference(first) if name not in ("seeds", "protocols")]
     if changed:
@@ -176,11 +176,11 @@ def fit(
         inputs = RunInputs.of_plan(plan, store, fabric, folder, graph=graph, **more)
         manifest = _write_inputs(inputs, folder)
         on_record(Record("run", about=plan.config.to_json()))
-        if config.method == AUTO and not config.zoomed and "honest" in plan.config.protocols and not validation_only:
+        if config.method == AUTO and not config.looked and "honest" in plan.config.protocols and not validation_only:
 
             def prepare(theirs: RunConfig, told: Progress) -> RunInputs:
                 plan = Plan.of(theirs, cache, told, inputs.dataset)
-                if theirs.zoomed or find_method(theirs.method).end_to_end:
+                if theirs.looked or find_method(theirs.method).end_to_end:
                     store = plan.extract(cache, str(fabric.device), workers, told, budget_bytes, None, engine)
                 else:
                     store = inputs.store
@@ -239,7 +239,7 @@ def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
     if config.method != AUTO or not where.is_file():
         return config
     existing = RunConfig.from_json(read_json(where, RunError, "restore it, or choose another --output"), where)
-    if not (existing.raced or existing.zoomed) or set(asked_for(existing).difference(config)) - {"seeds", "protocols"}:
+    if not (existing.raced or existing.looked) or set(asked_for(existing).difference(config)) - {"seeds", "protocols"}:
         return config
     return replace(existing, seeds=config.seeds, protocols=config.protocols)
 
