@@ -233,8 +233,8 @@ def test_a_whole_transformer(tmp_path):
     assert export_onnx(make("ale", spec, quick=False), tmp_path / "m.onnx").differences["scores"] <= 1e-4
 
 
-def test_zoom(tiny_backbone, tmp_path):
-    recognizer = make("eszsl", replace(tiny_backbone, zoom=2), quick=False)
+def test_several_looks(tiny_backbone, tmp_path):
+    recognizer = make("eszsl", replace(tiny_backbone, zoom=2, mirror=True), quick=False)
     exported = export_onnx(recognizer, tmp_path / "m.onnx")
     assert exported.differences["scores"] <= 1e-4
     pixels = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)

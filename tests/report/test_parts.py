@@ -147,7 +147,7 @@ def test_classes_without_test_images_agree_with_their_number(unseen, told):
         ({"method": "msdnpp", "raced": True}, True),
         ({"method": "msdnpp"}, False),
         ({"time": 60.0}, False),
-        ({"backbone": BackboneSpec("test_resnet", weights="random", zoom=2), "zoomed": True}, False),
+        ({"backbone": BackboneSpec("test_resnet", weights="random", zoom=2)}, False),
         ({"backbone": BackboneSpec("features:mine", weights="x")}, False),
     ],
 )

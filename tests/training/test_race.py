@@ -50,30 +50,30 @@ def test_the_table_says_why_each_method_was_kept_or_not():
         return {"method": method, "against": against, "difference": difference, "error": error}
 
     entries = [
-        entry("eszsl, zoom 2", 0.7, [0.71, 0.69]),
+        entry("eszsl (zoom 2)", 0.7, [0.71, 0.69]),
         entry("msdnpp", 0.66, [0.7, 0.62]),
         entry("eszsl", 0.65, [0.64, 0.66]),
         entry("prototypes", 0.6, [0.61, 0.59]),
         entry("sae", 0.5, None, stopped=1, of=2, behind=0.1),
-        entry("tuned, zoom 2", 0.7, [0.7, 0.7], untrained=True),
+        entry("tuned (zoom 2)", 0.7, [0.7, 0.7], untrained=True),
         entry("late", None, None),
         entry("worse", 0.4, [0.4, 0.4]),
     ]
     duels = [
         duel("msdnpp", "eszsl", 0.01, 0.05),
-        duel("eszsl, zoom 2", "eszsl", 0.05, 0.001),
-        duel("worse", "eszsl, zoom 2", -0.3, 0.01),
+        duel("eszsl (zoom 2)", "eszsl", 0.05, 0.001),
+        duel("worse", "eszsl (zoom 2)", -0.3, 0.01),
     ]
-    rows = race_rows({"race": {"winner": "eszsl, zoom 2", "entries": entries, "duels": duels}})
+    rows = race_rows({"race": {"winner": "eszsl (zoom 2)", "entries": entries, "duels": duels}})
     assert {row["method"]: row["result"] for row in rows} == {
-        "eszsl, zoom 2": "kept",
+        "eszsl (zoom 2)": "kept",
         "msdnpp": "ahead of eszsl by 1.0 points, not by more than the error",
-        "eszsl": "led until eszsl, zoom 2",
+        "eszsl": "led until eszsl (zoom 2)",
         "prototypes": "validation chose eszsl among closed forms",
         "sae": "given up early",
-        "tuned, zoom 2": "training did not help",
+        "tuned (zoom 2)": "training did not help",
         "late": "not ready in time",
-        "worse": "30.0 points behind eszsl, zoom 2",
+        "worse": "30.0 points behind eszsl (zoom 2)",
     }
     assert rows[3]["H on each draw"] == "61.0 59.0"
     (alone, lone) = race_rows({"race": {"winner": "eszsl", "entries": entries[2:4], "duels": []}})
@@ -168,7 +168,7 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     duels = [(duel["method"], duel["against"]) for duel in found["duels"]]
     assert (duels[0], duels[3]) == (("global", closed), ("tuned", closed))
     for duel, looks in zip(duels[1:3], ("mirrored", "zoom 2"), strict=True):
-        assert duel in [(f"{name}, {looks}", closed) for name in ("eszsl", "prototypes")]
+        assert duel in [(f"{name} ({looks})", closed) for name in ("eszsl", "prototypes")]
     told = race_sentence(made.results)
     assert f"the H of global is 1.0 points higher than that of {closed} (standard error 2.0)" in told
     assert f"the H of tuned is 3.0 points higher than that of {closed}" in told
@@ -194,11 +194,11 @@ def test_with_a_time_the_last_layers_may_win_on_the_looks_that_lead(config, tmp_
     asked = replace(config, time=1e6)
     made = run(asked, tmp_path / "run")
     found = made.results["race"]
-    name = "tuned, zoom 2, mirrored"
+    name = "tuned (zoom 2, mirrored)"
     assert found["winner"] == name
     assert found["entrant"] == ["mirrored", "zoomed", "tuned"]
-    assert found["duels"][2]["against"].endswith(", mirrored")
-    assert found["duels"][3]["against"].endswith(", zoom 2, mirrored")
+    assert found["duels"][2]["against"].endswith(" (mirrored)")
+    assert found["duels"][3]["against"].endswith(" (zoom 2, mirrored)")
     assert (made.config.method, made.config.backbone.looks, made.config.looked) == ("tuned", 10, ("mirror", "zoom"))
     assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == [name]
     assert train_words(made.config) == train_words(asked)
@@ -213,7 +213,7 @@ def test_with_a_time_zoomed_images_may_win(config, tmp_path, monkeypatch):
     asked = replace(config, time=1e6)
     made = run(asked, tmp_path / "run")
     found = made.results["race"]
-    assert found["winner"] in ("eszsl, zoom 2", "prototypes, zoom 2")
+    assert found["winner"] in ("eszsl (zoom 2)", "prototypes (zoom 2)")
     assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == [found["winner"]]
     assert found["duels"][3]["against"] == found["winner"]
     assert (made.config.method, made.config.backbone.zoom, made.manifest["backbone"]["zoom"]) == ("auto", 2, 2)
@@ -234,7 +234,7 @@ def test_tuned_takes_no_part_if_training_does_not_help(config, tmp_path, monkeyp
     rig(monkeypatch, repeat((-0.1, 0.1)), helps=False)
     made = run(replace(config, time=1e6), tmp_path / "run")
     found = made.results["race"]
-    assert [duel["method"].split(", ")[-1] for duel in found["duels"]] == ["global", "mirrored", "zoom 2"]
+    assert [duel["method"].partition(" ")[2] for duel in found["duels"]] == ["", "(mirrored)", "(zoom 2)"]
     assert next(entry for entry in found["entries"] if entry["method"] == "tuned")["untrained"]
     row = next(row for row in race_rows(made.results) if row["method"] == "tuned")
     assert row["H on validation classes"].endswith("without training, which did not help")
@@ -248,9 +248,9 @@ def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatc
     monkeypatch.setattr(race, "TRAINED", "global")
     monkeypatch.setattr("unseen.backbones.backbone.Backbone.skip_frozen", refuse)
     found = run(replace(config, time=1e6), tmp_path / "run").results["race"]
-    assert {entry["method"].split(", ")[-1] for entry in found["entries"]} == {
+    assert {entry["method"].partition(" ")[2] or entry["method"] for entry in found["entries"]} == {
         *["eszsl", "prototypes", "global"],
-        *["mirrored", "zoom 2"],
+        *["(mirrored)", "(zoom 2)"],
     }
     assert "tuned is left out of the race: network: cannot" in caplog.text
 
@@ -258,7 +258,7 @@ def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatc
 def test_no_time_leaves_the_closed_forms(config, tmp_path):
     made = run(replace(config, time=0.001), tmp_path / "run")
     found = made.results["race"]
-    names = {race.TRAINED, race.TUNED, "closed forms, mirrored", "closed forms, zoom 2"}
+    names = {race.TRAINED, race.TUNED, "closed forms (mirrored)", "closed forms (zoom 2)"}
     assert {entry["method"] for entry in found["entries"] if entry["H"] is None} == names
     assert found["winner"] in ("eszsl", "prototypes")
     with pytest.raises(UnseenError, match="tries nothing else"):

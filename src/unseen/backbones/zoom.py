@@ -71,6 +71,6 @@ def beside(pixels: Tensor) -> Tensor:
 
 def merged(maps: Tensor) -> Tensor:
     """Maps ``(2 B, C, h, w)`` of images and mirror images as means ``(B, C, h, w)``, each at its place in the image."""
-    straight, mirrored = maps.chunk(2)
-    result: Tensor = (straight + mirrored.flip(3)) / 2
+    both = maps.unflatten(0, (2, -1))  # exported to ONNX, unlike chunk
+    result: Tensor = (both[0] + both[1].flip(3)) / 2
     return result

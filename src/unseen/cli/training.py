@@ -97,8 +97,8 @@ def train(
     time: Annotated[
         str | None,
         typer.Option(
-            help="With --method auto: time limit, such as 90s, 5m or 2h; also tries --zoom 2 and `tuned`, which trains "
-            "the network's last layers [default: no limit, without both]."
+            help="With --method auto: time limit, such as 90s, 5m or 2h; also tries --mirror, --zoom 2 and "
+            "`tuned`, which trains the network's last layers [default: no limit, without these]."
         ),
     ] = None,
     as_json: JsonFlag = False,

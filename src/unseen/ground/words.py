@@ -17,12 +17,12 @@ def counted(number: int | str, noun: str, plural: str | None = None) -> str:
 
 def size_text(size: int | None, zoom: int, mirror: bool) -> str:
     """Side of a network's input, and further looks: "224 px, zoom 2, mirrored"; empty for imported features."""
-    return "" if size is None else f"{size} px" + looks_text(zoom, mirror)
+    return "" if size is None else ", ".join([f"{size} px", *looks_text(zoom, mirror)])
 
 
-def looks_text(zoom: int, mirror: bool) -> str:
-    """Looks at an image other than the first, each after a comma."""
-    return (f", zoom {zoom}" if zoom > 1 else "") + (", mirrored" if mirror else "")
+def looks_text(zoom: int, mirror: bool) -> list[str]:
+    """Looks at an image other than the first."""
+    return [*([f"zoom {zoom}"] if zoom > 1 else []), *(["mirrored"] if mirror else [])]
 
 
 def pasted(path: Path | str) -> str:

@@ -341,8 +341,8 @@ def advice(
     reached = [share for share in (t1, s) if share is not None]
     if reached and min(reached) < GOOD and could_try_more(material.run.config):
         lines.append(
-            "With a time, such as --time 30m (and another --output), training also tries a closer look at each image "
-            "and training the last layers of the network."
+            "With a time, such as --time 30m (and another --output), training also tries more looks at each image and "
+            "training the last layers of the network."
         )
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("The run has one seed; --seeds 5 shows how much the numbers depend on chance.")

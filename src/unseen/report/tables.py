@@ -209,6 +209,8 @@ def race_sentence(results: Mapping[str, Any]) -> str:
         against = "higher" if gain >= 0 else "lower"
         told.append(
             f"On the draws measured for both, the H of {duel['method']} is {abs(gain):.1f} points {against} "
-            f"than that of {duel['against']} ({within}). It wins only if it leads by more than the standard error."
+            f"than that of {duel['against']} ({within})."
         )
+    if race["duels"]:
+        told.append("A method wins only if it leads by more than the standard error.")
     return " ".join(told)

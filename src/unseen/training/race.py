@@ -213,9 +213,9 @@ def _of(config: RunConfig, entrant: Sequence[str]) -> RunConfig:
 
 
 def _looks(config: RunConfig) -> str:
-    """Looks that a configuration races with, each after a comma."""
+    """Looks that a configuration races with, in parentheses."""
     values = {entry: getattr(config.backbone, entry) for entry in config.looked}
-    return looks_text(**(SINGLE | values))
+    return f" ({', '.join(looks_text(**(SINGLE | values)))})" if values else ""
 
 
 def _entrants(config: RunConfig, ends: float) -> list[str]:
