@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import hints
 from unseen.ground.files import read_json
 
 SMALL = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
@@ -60,6 +61,34 @@ def test_a_file_that_is_wrong(unseen, tmp_path, text, words):
     assert status == 2
     assert words in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", [name for name, options in hints.commands().items() if "--output" in options])
+def test_no_command_writes_something_else_into_a_workbook(unseen, tiny_guide, tmp_path, monkeypatch, name):
+    """A file .xlsx is a workbook; other commands refuse the name in one line, also those that write a folder."""
+    if name in ("predict", "merge"):  # they write workbooks
+        return
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classes.csv").write_text("class,red\nRook,1\n")
+    (tmp_path / "x.jpg").touch()
+    arguments = {
+        "describe": ["classes.csv", "--attributes", "classes.csv", "--endpoint", "http://localhost:9", "--model", "x"],
+        "vectors": [tiny_guide, "--from", "glove"],
+        "schema": [],
+        "demo": [],
+        "prepare": ["cub", "--root", tmp_path],
+        "ablate": ["eszsl", "fieldguide"],
+        "compare": ["eszsl", "fieldguide"],
+        "train": ["fieldguide"],
+        "reproduce": ["eszsl-fieldguide"],
+    }.get(name, ["run", "x.jpg"])
+    if name in ("export", "report", "figures"):
+        arguments = arguments[:1]
+    status, _, err = unseen(*name.split(), *arguments, "-o", "x.xlsx")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert err.startswith("error: x.xlsx: "), err
+    assert not (tmp_path / "x.xlsx").exists()
 
 
 def test_options_from_the_environment(unseen, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from openpyxl import load_workbook
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
@@ -54,13 +55,19 @@ def predict(recognizer, images, folder, count, only=None):
 
 @pytest.mark.parametrize("count", [1, 2, 5, 7])
 def test_shards_end_with_the_rows_of_one_process(count, recognizer, images, tmp_path):
-    for ending in (".csv", ".parquet"):
+    for ending in (".csv", ".xlsx", ".parquet"):
         predict_to_file(recognizer, images, tmp_path / f"one{ending}", OPTIONS)
     predict(recognizer, images, tmp_path / "parts", count)
     assert merge(tmp_path / "parts", tmp_path / "all.csv") == 18
     assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     merge(tmp_path / "parts", tmp_path / "all.parquet")
     assert pq.read_table(tmp_path / "all.parquet").equals(pq.read_table(tmp_path / "one.parquet"))
+    merge(tmp_path / "parts", tmp_path / "all.xlsx")
+    books = [load_workbook(tmp_path / f"{name}.xlsx") for name in ("all", "one")]
+    assert [book.sheetnames for book in books] == [["predictions"]] * 2
+    rows = [list(book.active.iter_rows(values_only=True)) for book in books]
+    assert rows[0] == rows[1]
+    assert (len(rows[0]), type(rows[0][1][rows[0][0].index("confidence")])) == (19, float)
     assert pq.read_table(tmp_path / "parts").num_rows == 18  # and the folder is a dataset
 
 
@@ -82,7 +89,7 @@ def test_what_does_not_fit_together(recognizer, images, tmp_path):
     (parts / "part-00000-of-00004.parquet").touch()
     with pytest.raises(RunError, match="parts of runs with 3 and 4 shards"):
         merge(parts, tmp_path / "all.csv")
-    with pytest.raises(UnseenError, match="unsupported file format for merged parts"):
+    with pytest.raises(UnseenError, match=r"merged parts — use one of \.csv, \.xlsx, \.parquet"):
         merge(parts, tmp_path / "all.jsonl")
 
 

@@ -143,6 +143,31 @@ RunArgument = Annotated[
 ]
 
 
+FILES = (
+    *(".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet", ".json", ".jsonl", ".html", ".htm", ".md", ".tex", ".txt"),
+    *(".png", ".jpg", ".jpeg", ".svg", ".pdf", ".zip", ".npy", ".npz", ".safetensors", ".onnx"),
+)
+"""Extensions that only a file would have."""
+
+
+def a_folder(path: Path | None) -> Path | None:
+    """Callback of a folder to write: raise :class:`UnseenError` for the name of a file."""
+    if path is not None and path.suffix.lower() in FILES and not path.is_dir():
+        raise UnseenError("this is the name of a file, and a folder is written", where=path, hint="omit the extension")
+    return path
+
+
+def output_folder(text: str) -> Any:
+    """The option ``--output`` of a command that writes a folder."""
+    return typer.Option("--output", "-o", help=text, callback=a_folder)
+
+
+def check_ending(path: Path, ending: str) -> None:
+    """Raise :class:`UnseenError` for a file to write with another extension."""
+    if path.suffix.lower() != ending:
+        raise UnseenError(f"not a {ending} file", where=path, hint=f"use a file name that ends in {ending}")
+
+
 STOPPED = 130
 """Exit status of a command that Ctrl-C or SIGTERM ended."""
 FAILED = 1

@@ -16,6 +16,7 @@ from unseen.cli.common import (
     app,
     err,
     out,
+    output_folder,
     plain_text,
     print_json,
     print_table,
@@ -95,9 +96,7 @@ def compare(
         ),
     ],
     dataset: DatasetArgument,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for runs and tables [default: runs/compare-DATASET].")
-    ] = None,
+    output: Annotated[Path | None, output_folder("Folder for runs and tables [default: runs/compare-DATASET].")] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -173,8 +172,7 @@ def ablate(
     ],
     dataset: DatasetArgument,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for runs and tables [default: runs/ablate-METHOD-DATASET]."),
+        Path | None, output_folder("Folder for runs and tables [default: runs/ablate-METHOD-DATASET].")
     ] = None,
     sweep: Annotated[
         str | None, typer.Option(help="Vary one setting instead and plot it: lambda_cal=0.01,0.1,1.")

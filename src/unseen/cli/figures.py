@@ -16,6 +16,7 @@ from unseen.cli.common import (
     app,
     err,
     out,
+    output_folder,
     plain_text,
     print_json,
     with_bars,
@@ -33,7 +34,7 @@ def figures(
         list[Path] | None,
         typer.Option(help="Image to draw (repeatable) [default: correct and wrong test images of unseen classes]."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: RUN/figures].")] = None,
+    output: Annotated[Path | None, output_folder("Output folder [default: RUN/figures].")] = None,
     form: Annotated[str, typer.Option("--format", help="File formats: png, svg, pdf.")] = "png,svg",
     examples: Annotated[
         int, typer.Option(help="Default images: number of correct ones, and of wrong ones.", min=1)

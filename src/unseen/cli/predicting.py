@@ -285,7 +285,7 @@ def merge(
     folder: Annotated[
         Path, typer.Argument(help="Folder of the parts of `unseen predict --shard`.", show_default=False)
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Write .csv or .parquet.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write .csv, .xlsx or .parquet.", show_default=False)],
     restart: Annotated[bool, typer.Option("--restart", help="Replace --output if it exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unseen.cli import completing
-from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
+from unseen.cli.common import JsonFlag, app, err, out, output_folder, plain_text, print_json, with_bars
 from unseen.ground.words import counted, pasted
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ StoreDtypeOption = Annotated[str, typer.Option(help="Data type of stored feature
 def prepare(
     dataset: Annotated[str, typer.Argument(help="cub, sun, awa2, awa1, apy or flo.", show_default=False)],
     root: Annotated[Path, typer.Option(help="Folder with the unpacked downloads.", show_default=False)],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Dataset folder to write [default: datasets/DATASET].")
-    ] = None,
+    output: Annotated[Path | None, output_folder("Dataset folder to write [default: datasets/DATASET].")] = None,
     semantics: Annotated[
         str | None,
         typer.Option(help="Class semantics: attributes, binary (AWA) or sentences (CUB, FLO) [default: the first]."),

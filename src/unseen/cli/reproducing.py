@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
+from unseen.cli.common import JsonFlag, app, err, out, output_folder, plain_text, print_json, with_bars
 from unseen.cli.configuring import parse_protocols, parse_seeds
 from unseen.cli.options import ENTRIES, RunOptions, with_run_options
 from unseen.errors import UnseenError
@@ -27,9 +27,7 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the dataset; not needed for fieldguide.", show_default=False)
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/reproduce/METHOD-DATASET].")
-    ] = None,
+    output: Annotated[Path | None, output_folder("Run folder [default: runs/reproduce/METHOD-DATASET].")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds to use instead of the experiment's.")] = None,
     protocol: Annotated[str | None, typer.Option(help="honest, paper or both [default: the experiment's].")] = None,
     record: Annotated[bool, typer.Option("--record", help="Record the results in the experiment file.")] = False,

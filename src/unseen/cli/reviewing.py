@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unseen.cli.common import DeviceOption, EngineOption, RunArgument, SeedOption, app, err, out, plain_text, with_bars
+from unseen.cli.common import (
+    DeviceOption,
+    EngineOption,
+    RunArgument,
+    SeedOption,
+    app,
+    err,
+    out,
+    output_folder,
+    plain_text,
+    with_bars,
+)
 from unseen.cli.serving import AllowHostOption, serve_application
 from unseen.data.finding import FoundImages
 from unseen.errors import DataError, UnseenError
@@ -29,8 +40,7 @@ def review(
     run: RunArgument,
     images: Annotated[list[str], typer.Argument(help="Images, folders, or quoted patterns.", show_default=False)],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the review [default: review-NAME, after the images]."),
+        Path | None, output_folder("Folder of the review [default: review-NAME, after the images].")
     ] = None,
     export: Annotated[
         Path | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unseen.cli.common import JSON_VERSION, app
+from unseen.cli.common import JSON_VERSION, app, check_ending
 from unseen.errors import UnseenError
 from unseen.ground.files import write_text
 
@@ -119,6 +119,8 @@ def print_schema(
     import json
     import sys
 
+    if output is not None:
+        check_ending(output, ".json")
     found = schema()
     if command is not None:
         known = models()

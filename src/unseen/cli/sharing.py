@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unseen.cli.common import JsonFlag, RunArgument, SeedOption, app, err, out, print_json
+from unseen.cli.common import JsonFlag, RunArgument, SeedOption, a_folder, app, err, out, print_json
 from unseen.cli.options import with_options
 from unseen.ground.progress import quiet_libraries
 
@@ -60,7 +60,7 @@ def _warn(license: str) -> None:
 @with_content_options
 def save(
     run: RunArgument,
-    folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder to write.", callback=a_folder, show_default=False)],
     *,
     content: ContentOptions,
 ) -> None:

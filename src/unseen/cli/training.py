@@ -20,6 +20,7 @@ from unseen.cli.common import (
     app,
     err,
     out,
+    output_folder,
     plain_text,
     print_json,
     print_table,
@@ -57,9 +58,7 @@ def train(
             autocompletion=completing.methods,
         ),
     ] = "auto",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
-    ] = None,
+    output: Annotated[Path | None, output_folder("Run folder [default: runs/METHOD-DATASET].")] = None,
     protocol: ProtocolOption = "honest",
     seeds: SeedsOption = "1",
     preset: Annotated[
@@ -300,7 +299,7 @@ def evaluate(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for runs and the report.")] = Path("runs/demo"),
+    output: Annotated[Path, output_folder("Folder for runs and the report.")] = Path("runs/demo"),
     cache: CacheOption = None,
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,

@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unseen.classes.spreadsheets.workbook import write_workbook
 from unseen.errors import RunError, UnseenError
 from unseen.ground.extras import require
 from unseen.ground.files import write_with
-from unseen.recognizer.stream import ABOUT, ROW_GROUP, shown
+from unseen.recognizer.stream import ABOUT, PREDICTIONS, ROW_GROUP, check_rows, sheet_cell, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ENDINGS = (".csv", ".parquet")
+ENDINGS = (".csv", ".xlsx", ".parquet")
 _PART = re.compile(r"part-(\d+)-of-(\d+)\.parquet")
 
 
@@ -26,11 +27,11 @@ def merge(folder: Path, output: Path, restart: bool = False) -> int:
 
     Args:
         folder: folder with the parts.
-        output: ``.csv`` or ``.parquet`` file.
+        output: ``.csv``, ``.xlsx`` or ``.parquet`` file.
         restart: replace ``output``.
 
     Raises:
-        UnseenError: the output already exists, or has another extension.
+        UnseenError: the output already exists, has another extension, or is a workbook for too many images.
         RunError: a part is missing or damaged, or has another model or other options than the rest.
     """
     if output.suffix.lower() not in ENDINGS:
@@ -46,9 +47,11 @@ def merge(folder: Path, output: Path, restart: bool = False) -> int:
         if changed or one["batch"] != about[0]["batch"]:
             problem = f"differs from {paths[0].name} in {' and '.join(changed) or 'batch size'}"
             raise RunError(problem, where=path, hint="predict it again, with --restart")
-    write = _merged_csv if output.suffix.lower() == ".csv" else _merged_parquet
+    total: int = sum(one["images"] for one in about)
+    check_rows(output, total, f"use --output {output.with_suffix('.csv')}")
+    write = {".csv": _merged_csv, ".xlsx": _merged_xlsx, ".parquet": _merged_parquet}[output.suffix.lower()]
     write_with(output, lambda path: write(path, _schema(paths[0]), _rows(paths, about[0]["batch"])))
-    return sum(one["images"] for one in about)
+    return total
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -129,3 +132,8 @@ def _merged_csv(path: Path, schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -
         writer.writeheader()
         for found in rows:
             writer.writerows(shown(row) for row in found.to_pylist())
+
+
+def _merged_xlsx(path: Path, schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> None:
+    cells = ([sheet_cell(row[name]) for name in schema.names] for found in rows for row in found.to_pylist())
+    write_workbook(path, PREDICTIONS, schema.names, cells)

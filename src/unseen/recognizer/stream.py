@@ -44,6 +44,8 @@ ENDINGS = (".csv", ".xlsx", ".parquet", ".json", ".jsonl")
 ROW_GROUP = 8192
 MOST_ROWS = 1_048_575
 """Rows of a sheet below the header; spreadsheet programs read no more."""
+PREDICTIONS = "predictions"
+"""Name of the sheet."""
 ABOUT = b"unseen"
 """Key of the metadata in a Parquet file's schema, see :mod:`unseen.recognizer.merging`."""
 SYNC_SECONDS = 10.0
@@ -160,7 +162,7 @@ def predict_to_file(
     """
     options = options or Options()
     check_output(path, restart)
-    _check_rows(path, total, f"use --output {path.with_suffix('.csv')}")
+    check_rows(path, total, f"use --output {path.with_suffix('.csv')}")
     recognizer.outcomes([], **vars(options))  # raises if they do not fit together
     with _locked(path) as journal:
         if restart or options.together:  # a batch is repeated as a whole
@@ -180,7 +182,7 @@ def predict_to_file(
     return counts
 
 
-def _check_rows(path: Path, images: int, hint: str) -> None:
+def check_rows(path: Path, images: int, hint: str) -> None:
     """Raise an error if a workbook cannot hold a row for every image."""
     if path.suffix.lower() == ".xlsx" and images > MOST_ROWS:
         raise UnseenError(f"{images:,} images, more than the {MOST_ROWS:,} rows of a sheet", where=path, hint=hint)
@@ -335,7 +337,7 @@ def _finish(journal: Path, path: Path, extent: Extent, images: int, about: dict[
         ".jsonl": _write_lines,
     }
     table = path.with_suffix(".csv")
-    _check_rows(path, images, f"rename {journal.parent} to {_journal(table).parent}, and repeat it with -o {table}")
+    check_rows(path, images, f"rename {journal.parent} to {_journal(table).parent}, and repeat it with -o {table}")
     with Journal(journal) as kept:
         records = _all_records(kept, images)
         write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, extent))
@@ -372,10 +374,10 @@ def _write_csv(path: Path, records: Iterable[dict[str, Any]], extent: Extent) ->
 def _write_xlsx(path: Path, records: Iterable[dict[str, Any]], extent: Extent) -> None:
     names = list(columns(extent))
     rows = (row_of(record, extent) for record in records)
-    write_workbook(path, "predictions", names, ([_sheet_cell(row[name]) for name in names] for row in rows))
+    write_workbook(path, PREDICTIONS, names, ([sheet_cell(row[name]) for name in names] for row in rows))
 
 
-def _sheet_cell(value: Any) -> Any:
+def sheet_cell(value: Any) -> Any:
     """A value as in CSV, but as a number; bytes of file names that are not UTF-8 are escaped."""
     if isinstance(value, str):
         return os.fsencode(value).decode(errors="backslashreplace")

@@ -10,7 +10,7 @@ import typer
 from unseen.classes.changes import changes_since, read_encoding, table_in_use, trained_table
 from unseen.classes.expectations import Expectation, expectations
 from unseen.cli.classes.group import ModelArgument, NameArgument, commands, say, support_of
-from unseen.cli.common import JsonFlag, print_json, print_table
+from unseen.cli.common import JsonFlag, check_ending, print_json, print_table
 from unseen.ground.files import write_text
 from unseen.ground.words import counted
 
@@ -79,6 +79,8 @@ def show(
     """Show the attributes of a class: in the words of your table if it has any, else the nonzero values."""
     import pandas as pd
 
+    if output is not None:
+        check_ending(output, ".csv")
     table, encoding = table_in_use(run), read_encoding(run)
     values = table.values[table.index(name)]
     cells = None if encoding is None or encoding.as_it_stands else encoding.decode(values)
