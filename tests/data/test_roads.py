@@ -73,7 +73,8 @@ def prepared(tmp_path, spoil=lambda tiny: None, **options):
 def imported(tmp_path, **changes):
     tiny = prepared(tmp_path)
     dataset = load_folder(tmp_path / "out")
-    content = {"feature_map": np.ones((CLASSES * EACH, 7, 2, 2), np.float32), "labels": dataset.labels}
+    features = np.random.default_rng(0).random((CLASSES * EACH, 7, 2, 2), np.float32)
+    content = {"feature_map": features, "labels": dataset.labels}
     content |= {f"{p}_loc": dataset.indices(p) for p in ("trainval", "test_seen", "test_unseen")}
     for name, change in changes.items():
         content[name] = change(content[name], dataset)

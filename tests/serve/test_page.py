@@ -316,6 +316,23 @@ def test_what_is_no_image_is_said(page, files):
     assert page.eval("document.querySelector('#alert').hidden")  # it says nothing of the other tabs
 
 
+def test_the_tab_shows_what_was_changed_elsewhere(page):
+    body = "JSON.stringify({name: 'tern', like: 'gull', values: {}})"
+    page.eval(
+        f"fetch('/api/classes', {{method: 'POST', headers: {{'content-type': 'application/json'}}, body: {body}}})"
+    )
+    assert "tern" not in texts(page, "#class-list .name span:first-child")
+    page.eval("document.querySelector('#tab-classes').click()")
+    page.wait("[...document.querySelectorAll('#class-list .name span')].some(s => s.textContent === 'tern')")
+    page.eval("window.before = document.querySelector('#class-list li')")
+    page.eval("document.querySelector('#tab-about').click(); document.querySelector('#tab-classes').click()")
+    page.eval("fetch('/api/classes').then(() => new Promise(done => setTimeout(done, 300)))")
+    assert page.eval("window.before.isConnected")  # nothing has changed: what is open stays open
+    page.eval("fetch('/api/classes/tern', {method: 'DELETE'})")
+    page.eval("dispatchEvent(new Event('focus'))")
+    page.wait("![...document.querySelectorAll('#class-list .name span')].some(s => s.textContent === 'tern')")
+
+
 def test_classes_are_added_renamed_and_removed(page, files):
     look(page, files / "0.png")
     page.eval("document.querySelector('#tab-classes').click()")

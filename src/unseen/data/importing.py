@@ -181,7 +181,7 @@ def _check_folders(source: Source, classes: list[str], numbered_by: Path) -> Non
         if source.path.suffix == ".mat":
             warnings.warn(
                 f"{source.path.name} has no image_files, so its labels cannot be checked; they are read as "
-                f"positions in {numbered_by.name}, from 1",
+                f"positions in {numbered_by.name}, from 1: compare a few rows of images.csv with what you know",
                 ImageWarning,
                 stacklevel=5,
             )

@@ -156,7 +156,7 @@ class RunConfig:
                     "backbone": BackboneSpec.from_json(data["backbone"], where or "backbone spec", "train again"),
                     "protocols": tuple(data["protocols"]),
                     "seeds": tuple(data["seeds"]),
-                    "looked": tuple(data["looked"]),
+                    "looked": tuple(data.get("looked", ())),
                 }
             )
         except (TypeError, LookupError, ValueError, AttributeError) as error:

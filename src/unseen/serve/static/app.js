@@ -10,6 +10,7 @@ const EVERY = 1000;
 let about = null;
 let info = new Map(); // attribute name -> its entry in /api/about
 let classes = [];
+let listed = ""; // what the server last said of them
 let shown = null; // the image: {name, bitmap, answer, heats, corrections, all, target, rival, pinned, hovered}
 let batch = { rows: [], running: false, stop: false };
 
@@ -67,6 +68,7 @@ function openTab(tab, focus = false) {
   }
   if (focus) tab.focus();
   if (tab === $("tab-review")) drawReview();
+  if (tab === $("tab-classes")) followClasses().catch(() => {});
   history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
 }
 
@@ -889,6 +891,7 @@ let base = new Map(); // values of the class that the form starts from
 async function loadClasses() {
   const found = await ask("/api/classes");
   classes = found.classes;
+  listed = JSON.stringify(found);
   const like = $("add-like").value;
   const empty = $("add-like").options[0];
   options($("add-like"), classes.map((c) => c.name), null);
@@ -901,7 +904,11 @@ async function loadClasses() {
   $("outdated").textContent = found.outdated ? `The classes were changed elsewhere, too: ${found.outdated}.` : "";
 }
 
-addEventListener("focus", () => about && loadClasses().catch(() => {})); // back from a terminal that changed them
+async function followClasses() { // a terminal may have changed them
+  if (about && JSON.stringify(await ask("/api/classes")) !== listed) await loadClasses();
+}
+
+addEventListener("focus", () => followClasses().catch(() => {}));
 
 function drawClasses() {
   const words = $("class-search").value.toLowerCase().split(/\s+/).filter(Boolean);
