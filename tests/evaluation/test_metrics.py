@@ -261,6 +261,20 @@ def test_what_cannot_be_measured_is_nan(missing):
     assert np.isnan(intervals["T1"].mean) == (not has_unseen)
 
 
+def test_an_interval_over_classes_holds_that_over_images():
+    labels, seen = np.repeat([0, 1, 2], 50), np.array([True, True, False])
+    scores = np.eye(3)[labels]
+    scores[labels == 1] = [1.0, 0.0, 0.0]  # one class with images is always right, the other never
+    found = bootstrap([Decisions.from_scores(scores, labels, seen)], [0.0], names=CORE[:4])
+    assert (found["S"].mean, found["S"].over_classes) == (0.5, (0.0, 1.0))
+    assert 0.4 < found["S"].low < 0.5 < found["S"].high < 0.6
+    low, high = found["U"].over_classes  # a single class
+    assert (low, high) == (found["U"].low, found["U"].high)
+    assert found["H"].as_dict()["low_classes"] == 0.0
+    assert found["H"].as_dict()["high_classes"] == 1.0
+    assert "low_classes" not in Interval(0.5, 0.0, 0.4, 0.6).as_dict()
+
+
 def test_classes_without_images_do_not_count():
     scores, labels, seen = random_problem(1)
     gone = [int(np.flatnonzero(seen)[0]), int(np.flatnonzero(~seen)[0])]

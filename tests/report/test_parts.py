@@ -27,7 +27,7 @@ from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
-from unseen.report.summary import could_try_more, hardly_recognized, in_words, paragraph, sureness
+from unseen.report.summary import by_chance, could_try_more, hardly_recognized, in_words, paragraph, sureness
 from unseen.report.tables import paper_choice, validation_words
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
@@ -154,6 +154,18 @@ def test_classes_without_test_images_agree_with_their_number(unseen, told):
 def test_what_a_time_would_let_a_run_try(changes, more):
     config = RunConfig(**{"method": "auto", "dataset": "/d", "backbone": BackboneSpec("test_resnet")} | changes)
     assert could_try_more(config) is more
+
+
+def test_what_chance_does_to_accuracies_is_said_for_images_and_for_classes():
+    few = {"mean": 0.5, "low": 0.48, "high": 0.52}
+    many = {"mean": 0.9, "low": 0.85, "high": 0.93, "low_classes": 0.7, "high_classes": 0.98}
+    sure = {"mean": 1.0, "low": 1.0, "high": 1.0}
+    same = "With other images of the same classes these accuracies would move by about"
+    assert by_chance([few, many]) == f"{same} ±4 points, with other classes of the kind by about ±14."
+    assert by_chance([few, sure]) == f"{same} ±2 points, with other classes by more."
+    assert by_chance([sure]).endswith("would hardly change; with other classes, they might.")
+    assert by_chance([sure | {"low_classes": 0.9, "high_classes": 1.0}]).endswith("they may move by about ±5 points.")
+    assert by_chance([{"mean": None, "low": None, "high": None}]) == ""
 
 
 def test_mistakes_by_hand():

@@ -1,7 +1,8 @@
 """Metrics on resampled images: intervals, and differences between methods on the same draws.
 
-Intervals are over images: of these classes. Differences can also be over classes, because with few classes, which
-method leads depends on which ones they are; images are then resampled within resampled classes (a two-stage bootstrap).
+Intervals are over images: of these classes. They can also be over classes, because with few classes, accuracy and
+which method leads depend on which ones they are; images are then resampled within resampled classes (a two-stage
+bootstrap).
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds, spread over seeds, and a bootstrap interval over images."""
+    """Mean over seeds, spread over seeds, and a bootstrap interval over images; over classes, too, if known."""
 
     mean: float
     std: float
     low: float
     high: float
     per_seed: list[float] = field(default_factory=list)
+    over_classes: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, float | list[float | None] | None]:
-        """The estimate as JSON types; NaN becomes ``None``."""
+        """The estimate as JSON types; NaN becomes ``None``. The interval over classes is left out if unknown."""
 
         def plain(value: float) -> float | None:
             return None if np.isnan(value) else float(value)
@@ -41,6 +43,7 @@ class Interval:
             "low": plain(self.low),
             "high": plain(self.high),
             "per_seed": [plain(v) for v in self.per_seed],
+            **dict(zip(("low_classes", "high_classes"), map(plain, self.over_classes or ()), strict=False)),
         }
 
 
@@ -74,10 +77,14 @@ class Resampled:
     compute: Callable[..., Any] | None = None
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Mean and spread over seeds, and the interval of the mean."""
+        """Mean and spread over seeds, and the intervals of the mean; that over classes holds the one over images."""
         low, high = self.ends(level)
         spread = float(self.measured.std(ddof=1)) if len(self.measured) > 1 else 0.0
-        return Interval(float(self.measured.mean()), spread, low, high, list(self.measured))
+        wide = None
+        if self.over_classes is not None:
+            least, most = np.quantile(self.over_classes.mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+            wide = float(min(least, low)), float(max(most, high))
+        return Interval(float(self.measured.mean()), spread, low, high, list(self.measured), wide)
 
     @property
     def constant(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,21 +226,10 @@ def sureness(material: Material) -> list[str]:
         **(material.holdout or {}),
         **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None},
     }
-    widths = [
-        (entry["high"] - entry["low"]) / 2
-        for entry in said.values()
-        if entry["mean"] is not None and entry["low"] is not None
-    ]
-    if widths and tested_a_class(material) < FEWEST_IMAGES:
-        sentences.append("There are too few test images per class for reliable confidence intervals.")
-    elif widths:
-        sentences.append(
-            f"With other images of the same classes these accuracies would move by about ±{100 * max(widths):.0f} "
-            "points, with other classes by more."
-            if max(widths) >= 0.005
-            else "With other images of the same classes, these accuracies would hardly change; with "
-            "other classes, they might."
-        )
+    chance = by_chance(said.values())
+    if chance and tested_a_class(material) < FEWEST_IMAGES:
+        chance = "There are too few test images per class for reliable confidence intervals."
+    sentences += [chance] if chance else []
     how = {
         "honest": "Every choice was made on validation classes drawn from the seen classes; the test "
         "images were used once.",
@@ -347,6 +336,33 @@ def advice(
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("The run has one seed; --seeds 5 shows how much the numbers depend on chance.")
     return lines
+
+
+def by_chance(metrics: Iterable[Mapping[str, Any]]) -> str:
+    """How much metrics would differ on other images and on other classes; empty if no interval is known."""
+
+    def half(low: str, high: str) -> float | None:
+        widths = [(m[high] - m[low]) / 2 for m in metrics if m["mean"] is not None and m.get(low) is not None]
+        return max(widths, default=None)
+
+    metrics = list(metrics)
+    images, classes = half("low", "high"), half("low_classes", "high_classes")
+    if images is None:
+        return ""
+    if images < 0.005:
+        wide = (
+            "they might"
+            if classes is None or classes < 0.005
+            else f"they may move by about ±{100 * classes:.0f} points"
+        )
+        return (
+            f"With other images of the same classes, these accuracies would hardly change; with other classes, {wide}."
+        )
+    wide = "by more" if classes is None else f"of the kind by about ±{100 * classes:.0f}"
+    return (
+        f"With other images of the same classes these accuracies would move by about ±{100 * images:.0f} points, "
+        f"with other classes {wide}."
+    )
 
 
 def could_try_more(config: RunConfig) -> bool:
