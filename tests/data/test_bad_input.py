@@ -347,6 +347,22 @@ def test_seeds_that_no_generator_takes():
         RunConfig.from_json(data)
 
 
+def test_a_run_of_another_version_is_one_line():
+    data = {
+        "method": "msdn",
+        "dataset": "x",
+        "backbone": {"name": "test_resnet"},
+        "protocols": ["honest"],
+        "seeds": [0],
+    }
+    assert RunConfig.from_json(data).looked == ()
+    told = (
+        'config.json: the configuration has an unknown entry "zoomed", as of another version of unseen — delete the run'
+    )
+    with pytest.raises(RunError, match=told):
+        RunConfig.from_json(data | {"zoomed": False}, "config.json")
+
+
 @pytest.mark.parametrize("source", ["", "x" * 5000, "\0", "a\0b"])
 def test_images_that_cannot_be(source):
     with pytest.raises(UnseenError, match="no such file"):
