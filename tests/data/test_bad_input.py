@@ -361,6 +361,9 @@ def test_a_run_of_another_version_is_one_line():
     )
     with pytest.raises(RunError, match=told):
         RunConfig.from_json(data | {"zoomed": False}, "config.json")
+    for looked in (["zoomed"], "mirror"):
+        with pytest.raises(RunError, match=r"looked: .* — use only zoom and mirror"):
+            RunConfig.from_json(data | {"looked": looked})
 
 
 @pytest.mark.parametrize("source", ["", "x" * 5000, "\0", "a\0b"])

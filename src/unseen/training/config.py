@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from unseen.backbones.reduction import ReductionSpec
-from unseen.backbones.spec import FINAL, BackboneSpec
+from unseen.backbones.spec import FINAL, SINGLE, BackboneSpec
 from unseen.data.dataset import DRAWN_BY
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method, method_reference
@@ -92,6 +92,8 @@ class RunConfig:
             raise UnseenError(f'unknown selection metric "{self.select}"', hint=f"use one of {', '.join(SELECT)}")
         if self.folds not in DRAWN_BY:
             raise UnseenError(f'unknown folds "{self.folds}"', hint=f"use {' or '.join(DRAWN_BY)}")
+        if set(self.looked) - set(SINGLE):
+            raise UnseenError(f"{list(self.looked)}", where="looked", hint=f"use only {' and '.join(SINGLE)}")
         if self.store_dtype not in STORE_DTYPES:
             raise UnseenError(
                 f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"use one of {', '.join(STORE_DTYPES)}"
