@@ -176,6 +176,18 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(folder, tmp_path, cont
     assert [p.name for p in folder.iterdir()] == ["classes.csv"]
 
 
+def test_refused_values_leave_nothing_for_the_next_file(folder, tmp_path, unseen):
+    equal, mixed = tmp_path / "equal.npz", np.random.default_rng(0).permutation(len(X))
+    np.savez(equal, features=np.ones_like(X), labels=LABELS)
+    status, _, err = unseen("import", equal, folder)
+    assert status == 2
+    assert "48 images are equal" in err
+    assert [p.name for p in folder.iterdir()] == ["classes.csv"]
+    np.savez(tmp_path / "x.npz", features=X[mixed], labels=LABELS[mixed])
+    assert unseen("import", tmp_path / "x.npz", folder)[0] == 0
+    assert np.array_equal(load_folder(folder).labels, LABELS[mixed])
+
+
 @pytest.mark.parametrize("kind", ["npz", "npy", "safetensors", "parquet"])
 def test_damage_is_one_line(tmp_path, kind):
     path = tmp_path / f"x.{kind}"

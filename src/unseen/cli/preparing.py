@@ -208,21 +208,22 @@ def _say_imported(found: Imported, dataset: Path) -> None:
 
 
 def _features(features: Path, dataset: Path, name: str | None, made_with: str, dtype: str, word_vectors: bool) -> None:
-    from unseen.data.importing import dataset_of, import_features, import_vectors
+    from unseen.data.importing import dataset_of, import_features, import_vectors, undone_if_refused
 
     called = name or features.stem
-    found = dataset_of(dataset, features)
-    store = with_bars(
-        lambda bars: import_features(
-            features,
-            found,
-            dataset,
-            called,
-            made_with=made_with,
-            dtype=dtype,
-            tick=lambda done, total: bars("importing features", done, total),
+    with undone_if_refused(dataset):
+        found = dataset_of(dataset, features)
+        store = with_bars(
+            lambda bars: import_features(
+                features,
+                found,
+                dataset,
+                called,
+                made_with=made_with,
+                dtype=dtype,
+                tick=lambda done, total: bars("importing features", done, total),
+            )
         )
-    )
     if word_vectors:
         import_vectors(features, found, dataset)
     height, width = store.grid()

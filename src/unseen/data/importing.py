@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -34,6 +34,7 @@ from unseen.ground.words import counted
 
 HINT = "import the features of this dataset"
 UNKNOWN = "unknown origin"
+LIST = "images.csv"
 ATT_SPLITS = "att_splits.mat"
 
 
@@ -97,23 +98,33 @@ def dataset_of(folder: Path, path: Path) -> Dataset:
     Raises:
         DataError: there is no class table, or nothing gives the class of each row.
     """
-    made = not (folder / FEATURES).exists() and folder.is_dir()
-    if made:
-        (folder / FEATURES).mkdir()  # adds that images may be missing
-    listed = folder / "images.csv"
     wanted = not (folder / "images").is_dir() and find_table(folder, "images") is None and folder.is_dir()
-    try:
+    with undone_if_refused(folder):
+        if folder.is_dir():
+            (folder / FEATURES).mkdir(exist_ok=True)  # says that images may be missing
         if wanted:
-            divided = _list_rows(folder, open_source(path), listed)
+            divided = _list_rows(folder, open_source(path), folder / LIST)
         found = load_folder(folder)
         if wanted and not divided:
             _say_split(found, path)
         return found
+
+
+@contextmanager
+def undone_if_refused(folder: Path) -> Iterator[None]:
+    """If the block fails, remove ``images.csv`` and the folder of features, unless they were there or hold features.
+
+    Otherwise the list of a refused file would be taken for that of the next one.
+    """
+    listed, features = folder / LIST, folder / FEATURES
+    there, made = listed.exists(), features.exists()
+    try:
+        yield
     except BaseException:
-        if wanted:
+        if not there:
             listed.unlink(missing_ok=True)
-        if made:
-            (folder / FEATURES).rmdir()
+        if not made and features.is_dir() and not any(features.iterdir()):
+            features.rmdir()
         raise
 
 
