@@ -10,9 +10,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unseen.backbones.naming import IMPORTED
 from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, keep_dataset
 from unseen.data.dataset import Dataset
+from unseen.data.folder_images import imported_folder
 from unseen.data.holding import make_dataset
 from unseen.errors import UnseenError
 from unseen.ground.extras import require
@@ -72,9 +74,9 @@ def fit(
             Face dataset. Everything except a folder is copied to the cache, so that the run finds it again.
         folder: folder of the run; by default ``runs/METHOD-DATASET``.
         attributes, root: see :func:`unseen.make_dataset`.
-        backbone: a spec, ``fieldguide``, or an argument of :meth:`unseen.BackboneSpec.of`: a name, a module, or a
-            function or class that returns one. The default is :func:`unseen.training.plan.default_backbone` of the
-            device.
+        backbone: a spec, ``fieldguide``, ``features:NAME`` of the dataset folder, or an argument of
+            :meth:`unseen.BackboneSpec.of`: a name, a module, or a function or class that returns one. The default is
+            :func:`unseen.training.plan.default_backbone` of the device.
         settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance that replaces them.
         recipe: changes to the training recipe, such as ``{"lr": 1e-3}``, or an instance that replaces it.
         epochs: short for ``recipe={"epochs": N}``.
@@ -130,6 +132,8 @@ OF_BACKBONE = ("image_size", "zoom", "mirror", "weights", "mean", "std", "crop",
 def _backbone(given: Any, dataset: str, entries: Mapping[str, Any], device: str, method: str) -> BackboneSpec:
     if given is None or (isinstance(given, str) and given == FIELDGUIDE):
         return replace(default_backbone(given or dataset, device, [method]), **entries)
+    if isinstance(given, str) and given.startswith(IMPORTED):
+        entries = {"weights": imported_folder(dataset, given), **entries}
     return BackboneSpec.of(given, **entries)
 
 

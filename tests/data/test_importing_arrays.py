@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from unseen import ZeroShotClassifier, fit
-from unseen.backbones.spec import BackboneSpec
 from unseen.data.folder import load_folder
 from unseen.data.importing import _names_below, dataset_of, import_features
 from unseen.errors import DataError
@@ -73,8 +72,7 @@ def test_a_table_of_classes_and_a_file_are_a_dataset(folder, tmp_path, kind, lab
 def test_a_run_on_them(folder, tmp_path):
     path = write(tmp_path / "x.npz", labels=np.array(NAMES)[LABELS], split=SPLIT)
     import_features(path, dataset_of(folder, path), folder, "mine", dtype="float32")
-    spec = BackboneSpec("features:mine", weights=str(folder / "features" / "mine"))
-    run = fit("eszsl", folder, tmp_path / "run", backbone=spec, device="cpu")
+    run = fit("eszsl", folder, tmp_path / "run", backbone="features:mine", device="cpu")
     assert run.results["protocols"]["honest"]["metrics"]["T1"]["mean"] >= 0.5
     made = ZeroShotClassifier.load(run.folder, device="cpu")
     held = SPLIT == "test_seen"

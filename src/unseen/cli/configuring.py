@@ -105,7 +105,9 @@ def make_backbone(
     """The backbone spec from the options of a command; by default the one for dataset, device and methods."""
     from dataclasses import replace
 
+    from unseen.backbones.naming import IMPORTED
     from unseen.backbones.spec import BackboneSpec
+    from unseen.data.folder_images import imported_folder
     from unseen.training.plan import default_backbone
 
     extra = {k: typed(v) for k, v in pairs(options, "--backbone-option").items()}
@@ -125,8 +127,8 @@ def make_backbone(
         default = default_backbone(name or dataset, device, methods)
         changes = {k: v for k, v in {**normal, "image_size": size}.items() if v is not None}
         return replace(default, stages=chosen, crop=crop, **changes)
-    if name.startswith("features:"):
-        weights = str(Path(dataset) / "features" / name.removeprefix("features:"))
+    if name.startswith(IMPORTED):
+        weights = imported_folder(dataset, name)
     found = "pretrained" if weights is None else weights
     if found not in ("pretrained", "random"):
         found = str(Path(found).expanduser().absolute())

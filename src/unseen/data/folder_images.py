@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from unseen.backbones.naming import IMPORTED
 from unseen.classes.spreadsheets.cells import fold, nearest, place
 from unseen.classes.spreadsheets.mangled import restored
 from unseen.classes.spreadsheets.renaming import with_endings, with_names
@@ -42,6 +43,11 @@ def imported_names(root: Path) -> list[str] | None:
     if not (root / FEATURES).is_dir() or (root / "images").is_dir() or find_table(root, "images") is None:
         return None
     return sorted(path.parent.name for path in (root / FEATURES).glob("*/store.json"))
+
+
+def imported_folder(root: Path | str, name: str) -> str:
+    """Path of the imported features ``features:NAME`` of a dataset folder; absolute."""
+    return str(Path(root).expanduser().absolute() / FEATURES / name.removeprefix(IMPORTED))
 
 
 def need_images(root: Path) -> None:
