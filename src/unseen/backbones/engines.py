@@ -1,7 +1,7 @@
 """Engines compute a frozen network on a CPU: torch always works; ONNX Runtime and OpenVINO are faster.
 
 An engine processes single images, several of them in parallel on as many threads as torch may use. The features of an
-image are therefore the same to the bit whatever else is in the batch. A network is converted once and cached.
+image are therefore the same bit for bit whatever else is in the batch. A network is converted once and cached.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class Anchored(AnchoredMethod):
     card = Card(
         title="Anchored: attention on top of a validated closed form",
         paper="after MSDN (CVPR 2022) and MSDN++ (IJCV, arXiv 2603.17412); start: `auto`",
-        exact="with shares of 0 it is `auto` to the bit; contributions of regions add up to attribute scores",
+        exact="with shares of 0 it is `auto` bit for bit; contributions of regions add up to attribute scores",
         ours="the anchor: attention starts at uniform on frozen closed-form rows, and its share is chosen on "
         "validation classes by a one-standard-error rule; the residual",
     )

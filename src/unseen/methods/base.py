@@ -379,7 +379,7 @@ class AnchoredMethod(StartedMethod):
     """A method on top of its closed form.
 
     Its class scores are those of the closed form plus, for each trained part, a share of what the part changes. With
-    shares of 0, as after :meth:`begin`, they equal those of the closed form to the bit.
+    shares of 0, as after :meth:`begin`, they equal those of the closed form bit for bit.
     """
 
     trained_parts: ClassVar[Mapping[str, tuple[float, ...]]]

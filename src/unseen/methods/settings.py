@@ -93,7 +93,7 @@ class Recipe:
         if self.optimizer == "rmsprop":
             return uncompiled(torch.optim.RMSprop)(trained, momentum=self.momentum, capturable=capturable, **common)
         if self.optimizer == "sgd":  # no state that a graph could not hold
-            # a fused step is equal to the bit
+            # a fused step is equal bit for bit
             made = uncompiled(torch.optim.SGD)(trained, momentum=self.momentum, fused=True, **common)
             if self.momentum:  # set to the initial value 0: a fused step fails if only some parameters have a buffer
                 for parameter in trained:

@@ -1,7 +1,7 @@
 """Class scores in blocks of classes: any number of classes, and scores that do not depend on other classes.
 
 A matrix product may round differently when its shape changes. Here the shape is fixed: classes are scored in blocks of
-:data:`BLOCK`, with the last block padded, so the score of a class is the same to the bit wherever it stands and
+:data:`BLOCK`, with the last block padded, so the score of a class is the same bit for bit wherever it stands and
 whichever classes stand beside it. For B images and N classes, ``B x CHUNK`` scores are in memory at a time.
 """
 
@@ -163,7 +163,7 @@ class ClassScorer:
         temperature: float = 1.0,
         lowered: np.ndarray | None = None,
     ) -> Best:
-        """Like :meth:`best`, for raw scores ``(B, N)`` that may have been changed; equal to the bit for unchanged ones.
+        """Like :meth:`best`, for raw scores ``(B, N)`` that may have been changed; equal bit for bit for unchanged ones.
 
         Args:
             scores: raw class scores.

@@ -82,7 +82,7 @@ class TrainedModel(ScoredModel):
         return found
 
     def rank(self, asked: Answer | np.ndarray, count: int, allowed: np.ndarray) -> Best:
-        """The best classes of B images; an answer and its class scores give the same ranks to the bit.
+        """The best classes of B images; an answer and its class scores give the same ranks bit for bit.
 
         Args:
             asked: an answer, or raw class scores ``(B, N)``, which corrections may have changed.

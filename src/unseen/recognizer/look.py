@@ -175,7 +175,7 @@ class Reading:
         rank: str | None = None,
         prior: Prior | None = None,
     ) -> Prediction:
-        """Predict like :meth:`Recognizer.predict`, equal to the bit without corrections.
+        """Predict like :meth:`Recognizer.predict`, equal bit for bit without corrections.
 
         Args:
             corrections: see :meth:`corrected`.

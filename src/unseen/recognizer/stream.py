@@ -141,7 +141,7 @@ def predict_to_file(
 ) -> Counts:
     """Predict images to a file, or resume an earlier call that was stopped.
 
-    On the CPU the file is equal to the byte to that of an uninterrupted call: an interrupted batch is repeated as a
+    On the CPU the file is byte for byte that of an uninterrupted call: an interrupted batch is repeated as a
     whole. Only a workbook also holds the time when it was written.
 
     Args:

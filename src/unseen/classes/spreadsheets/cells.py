@@ -82,6 +82,6 @@ def as_text(value: object) -> str:
 
 
 def exact_text(value: float) -> str:
-    """A number as text that reads back to the bit under every rule: 1.234, possibly a thousand, becomes 1.2340."""
+    """A number as text that reads back bit for bit under every rule: 1.234, possibly a thousand, becomes 1.2340."""
     text = repr(value)
     return f"{text}0" if _THREE.fullmatch(text) else text
