@@ -163,7 +163,7 @@ class ClassScorer:
         temperature: float = 1.0,
         lowered: np.ndarray | None = None,
     ) -> Best:
-        """Like :meth:`best`, for raw scores ``(B, N)`` that may have been changed; equal bit for bit for unchanged ones.
+        """Like :meth:`best`, for raw scores ``(B, N)`` that may have been changed; unchanged ones give equal bits.
 
         Args:
             scores: raw class scores.
