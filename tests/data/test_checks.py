@@ -267,6 +267,14 @@ def test_cells_that_look_wrong(folder):
     assert ("mostly blank", "classes.csv, row 4", "3 of 4 attributes are blank") in found(folder)
 
 
+def test_a_number_far_from_all_others_is_told(folder):
+    said = "is far from the others, 10 to 30, which become almost equal"
+    misread = "cells that may be misread"
+    assert not any(said in what for *_, what in found(folder))
+    edit(folder, "medium,25", "medium,45020")
+    assert [(kind, what) for kind, _, what in found(folder) if said in what] == [(misread, f'"45020" {said}')]
+
+
 def test_few_images_and_no_unseen_classes(folder):
     for i in range(1, 10):
         (folder / f"images/oak/{i}.jpg").unlink()

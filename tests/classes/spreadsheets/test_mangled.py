@@ -25,6 +25,7 @@ from unseen.data.folder import read_classes
         ("DEC-2", "2-Dec", "DEC-2"),
         ("MAY-99", "1999-05-01", "MAY-99"),
         ("1/2", "1-Feb", "1/2"),
+        ("1", "1.0", "1"),
     ],
 )
 def test_a_name_and_what_a_spreadsheet_program_makes_of_it(name, other, code):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest
-from unseen.classes.spreadsheets.tables import find_table, read_table
+from unseen.classes.spreadsheets.tables import find_table, read_columns, read_table
 from unseen.classes.spreadsheets.values import numbers
 from unseen.errors import DataError
 
@@ -215,3 +215,33 @@ def test_what_is_said_of_a_table_does_not_grow_with_its_columns(tmp_path):
     book.active.cell(2, 2).number_format = "0.00E+00"
     save()
     assert read_table(tmp_path / "t.xlsx", ["class"]).attrs["scientific"] == {"size": {0}}
+
+
+@pytest.mark.parametrize(("name", "separator"), [("c.tsv", ","), ("c.tsv", ";"), ("c.tsv", "\t"), ("c.csv", "|")])
+def test_separators_that_the_ending_does_not_say(tmp_path, name, separator):
+    (tmp_path / name).write_text("class,x\na,1\nb,2\n".replace(",", separator))
+    assert dict(read_columns(tmp_path / name, ["class"])) == {"class": ["a", "b"], "x": ["1", "2"]}
+
+
+def test_column_names_that_come_again_are_an_error(tmp_path):
+    (tmp_path / "c.csv").write_text("class,x\na,red\nclass,x\nb,blue\n")
+    with pytest.raises(DataError, match=r"row 3: the column names again — remove the row"):
+        read_columns(tmp_path / "c.csv", ["class"])
+
+
+@pytest.mark.parametrize("text", ["K\ufffdln", "KÃ¶ln"])
+def test_damaged_letters_are_noted(tmp_path, text):
+    (tmp_path / "c.csv").write_text(f"class,x\na,{text}\nb,Köln\n", encoding="utf-8")
+    (note,) = read_columns(tmp_path / "c.csv", ["class"]).about["notes"]
+    assert note == f'c.csv, row 2: "{text}" has damaged letters; save the original as "CSV UTF-8" again'
+    (tmp_path / "c.csv").write_text("class,x\na,Köln\nb,Ã\nc,日本 €\n", encoding="utf-8")
+    assert read_columns(tmp_path / "c.csv", ["class"]).about["notes"] == []
+
+
+def test_a_blank_first_sheet_is_not_the_table(tmp_path):
+    book = openpyxl.Workbook()
+    table = book.create_sheet("Birds")
+    for row in (["class", "x"], ["a", 1]):
+        table.append(row)
+    book.save(tmp_path / "c.xlsx")
+    assert dict(read_columns(tmp_path / "c.xlsx", ["class"])) == {"class": ["a"], "x": ["1"]}

@@ -378,3 +378,140 @@ def test_words_that_may_be_meant_otherwise_are_doubted(cells, row, problem):
 )
 def test_plain_categories_are_not_doubted(cells):
     assert column(cells)[2] == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "text"),
+    [
+        (["1.5", "2.25", "3,125", "4.5"], 4, '"3,125" can mean 3.125 or 3125; the other cells are 1.5 to 4.5'),
+        (["1,5", "2,25", "3.125", "4,5"], 4, '"3.125" can mean 3,125 or 3125; the other cells are 1.5 to 4.5'),
+        (
+            ["1,200", "1.350", "3000", "950", "2500"],
+            3,
+            '"1.350" can mean 1.35 or 1350; the other cells are 950 to',
+        ),
+        (["1,5", "2,5", "3.125-3.500", "7,5"], 4, '"3.125-3.500" can mean 3,3125 or 3312,5'),
+    ],
+)
+def test_a_number_that_only_fits_with_the_other_decimal_sign_is_asked_about(cells, row, text):
+    """Each was once read a thousand times too large or too small, without a word."""
+    sign = "," if cells[0] == "1,5" else "."
+    (error,) = read({"x": cells, "y": [f"{n}{sign}5" for n in range(len(cells))]}).errors
+    assert error.where == f'classes.csv, row {row}, column "x"'
+    assert error.problem.startswith(text)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["0.02", "1.5", "30", "900", "1,200"],
+        ["1,850", "700", "0.5", "12"],
+        ["1.125", "2.5", "500", "900"],
+        ["0.125", "0.250", "0.500", "0.375"],
+    ],
+)
+def test_numbers_of_many_sizes_are_not_asked_about(cells):
+    assert read({"x": cells, "y": [f"{n}.5" for n in range(len(cells))]}).errors == ()
+
+
+@pytest.mark.parametrize("no", ["-", "–", "−"])
+@pytest.mark.parametrize("yes", ["yes", "1", "Ja", "present"])
+def test_a_dash_beside_a_single_yes_means_no(yes, no):
+    found, values, doubts = column([yes, no, no, yes])
+    assert (found.kind, values.tolist(), doubts) == ("yes/no", [1, 0, 0, 1], ())
+    assert column([yes, "no", "-", yes])[1].tolist() == pytest.approx([1, 0, 2 / 3, 1])  # not known
+
+
+def test_noughts_and_crosses_are_not_both_yes():
+    assert column(["x", "o", "O", "x"])[0].steps == ("o", "x")
+    assert column(["o", "n", "n", "o"])[1].tolist() == [1, 0, 0, 1]  # oui, non
+
+
+@pytest.mark.parametrize(
+    ("cells", "what"),
+    [
+        (["●", "", "●", ""], 'a blank cell is not known, and all other cells are "●": every class gets this value'),
+        (["no", "", "no", "no"], 'a blank cell is not known, and all other cells are "no"'),
+        (["yes", "n/a", "n/a", "yes"], '"n/a" is not known, and all other cells are "yes"'),
+    ],
+)
+def test_blanks_that_make_a_column_say_nothing_are_doubted(cells, what):
+    (doubt,) = column(cells)[2]
+    assert (doubt.where, doubt.problem[: len(what)]) == ('classes.csv, row 3, column "x"', what)
+
+
+def test_percent_may_be_a_word():
+    found, values, _ = column(["10 percent", "50 Prozent", "100pct", "5 %"])
+    assert (found.kind, values.tolist()) == ("percent", [0.1, 0.5, 1, 0.05])
+
+
+def test_fractions_under_a_percent_sign_are_doubted():
+    found = read({"cover (%)": ["0.5", "0.2", "1", "0"], "word": WORDS})
+    assert found.values[:, 0].tolist() == [0.5, 0.2, 1, 0]
+    assert [(d.where, d.problem) for d in found.doubts] == [
+        (
+            'classes.csv, row 2, column "cover (%)"',
+            '"0.5" in a column of percentages is read as a fraction: 0.5 is 50% (and rows 3, 4)',
+        )
+    ]
+    assert read({"cover": ["0.5", "0.2", "1", "0"], "word": WORDS}).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "problem"),
+    [
+        (["short", "long", "medium", "short; long"], 3, "some cells have several of short < medium < long: "),
+        (["S", "M", "L", "XL"], 4, '"L", "M" and "S" are read as words without order'),
+        (["I", "III", "II", "II"], 2, '"I", "II" and "III" are read as words without order'),
+        (
+            ["brown/white", "white/grey", "brown", "grey"],
+            2,
+            '"brown/white" is read as a value of its own, beside "brown"',
+        ),
+        (
+            ["brown\nred", "brown", "red", "red"],
+            2,
+            '"brown\nred" is read as a value of its own, beside',
+        ),
+        (["$5", "$10", "$20", "$5"], 3, '"$10" is not read as a number'),
+        (["007", "012", "12", "3"], 2, '"007" is read as a number, without its zeros (and row 3)'),
+        (["(5)", "3", "12", "7"], 2, '"(5)" is read as a positive number'),
+    ],
+)
+def test_what_loses_its_order_parts_zeros_or_sign_is_doubted(cells, row, problem):
+    (doubt,) = column(cells)[2]
+    assert (doubt.where, doubt.problem[: len(problem)]) == (f'classes.csv, row {row}, column "x"', problem)
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{}; {}", "{}；{}", "{}、{}", "{}, and {}", "{}; und {}", "['{}', '{}']", "{{{}; {}}}", '"{}; {}"', "{}; {}; -"],
+)
+def test_several_values_in_every_form(form):
+    cells = [form.format("red", "blue"), "red", "blue", "green"]
+    found = read({"x": cells, "y": ["1", "2", "3", "5"]})
+    assert found.encoding.columns[0].steps == ("blue", "green", "red")
+    assert found.values[:, :3].tolist() == [[1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert found.encoding.encode({"x": cells[0]})[:3].tolist() == [1, 0, 1]  # classes add reads it alike
+    assert found.doubts == ()
+
+
+def test_gates_keep_their_and():
+    assert column(["NOT gate; AND gate", "AND gate", "NOT gate", "AND gate"])[0].steps == ("AND gate", "NOT gate")
+
+
+def test_columns_of_remarks_and_of_joined_values_are_not_used_and_said():
+    cells = ["seen in May", "rare", "", "check"]
+    assert column(cells)[0].kind == "categories"
+    assert read({"Notes": cells, "word": WORDS}).encoding.names == ("word::blue", "word::red")
+    many = [f"{a} / {b}" for a in ("red", "blue", "green") for b in ("black", "white", "grey")]
+    found = read({"x": many, "word": (WORDS * 3)[:9]})
+    assert 'ignored: no two rows share a value; if "red / black" means two values, write "red; black"' in found.notes[0]
+
+
+def test_quoted_cells_are_their_content():
+    found, values, _ = column(['"10"', '"20"', "15", '"12"'])
+    assert (found.kind, values.tolist()) == ("number", [0, 1, 0.5, 0.2])
+    encoding = read({"x": ['"10"', '"20"', "15", '"12"'], "word": WORDS}).encoding
+    for cell in ('"15"', "'15", "15"):
+        assert encoding.encode({"x": cell})[1] == 0.5

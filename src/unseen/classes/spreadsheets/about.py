@@ -16,7 +16,7 @@ from unseen.classes.spreadsheets.columns import (
     Encoding,
     parts_of,
 )
-from unseen.classes.spreadsheets.flags import MARKS
+from unseen.classes.spreadsheets.flags import dash_means_no
 from unseen.classes.spreadsheets.guessing import category_column, number_column
 from unseen.classes.spreadsheets.numbers import (
     COMMA,
@@ -85,7 +85,7 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
     Raises:
         CellError: no such scale.
     """
-    dash = any(cell.casefold() in MARKS for cell in cells)
+    dash = dash_means_no(cells)
     base = Column(name, "ignored", missing=missing)
     if "<" in text:
         steps = tuple(step.strip() for step in text.split("<"))

@@ -81,6 +81,13 @@ def as_text(value: object) -> str:
     return str(value).strip()
 
 
+def unquoted(cell: str) -> str:
+    """A cell without the apostrophe that marks numbers and formulas as text, or without quotes: '12 and "12" are 12."""
+    if len(cell) > 2 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1]:
+        return cell[1:-1].strip()
+    return cell[1:].lstrip() if cell[:1] in ("'", "’") and cell[1:2] and cell[-1] != cell[0] else cell
+
+
 def exact_text(value: float) -> str:
     """A number as text that reads back bit for bit under every rule: 1.234, possibly a thousand, becomes 1.2340."""
     text = repr(value)

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from unseen.classes.attributes import SEPARATOR
-from unseen.classes.spreadsheets.cells import as_text, fold, nearest
+from unseen.classes.spreadsheets.cells import as_text, fold, nearest, unquoted
 from unseen.classes.spreadsheets.flags import NO_WORDS, YES_WORDS
 from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing, measure, plain_number, same_unit
 from unseen.classes.spreadsheets.scales import are_signs, step_of
@@ -48,6 +48,9 @@ DATE = re.compile(
     re.IGNORECASE,
 )
 """Text of a workbook's dates and times, and of what a spreadsheet program makes of 1-2 in a CSV file: 02. Jan."""
+
+_LIST = re.compile(r"[\[{]([^\[\]{}]*)[\]}]")
+_AND = re.compile(r"^(?:and|und|et|&)\s+")  # of "red, blue, and white", not of "NOT gate; AND gate"
 
 
 class CellError(Exception):
@@ -264,10 +267,17 @@ class Column:
             )
         return value
 
-    def _values(self, cell: str) -> list[float]:
+    def parts(self, cell: str) -> list[str]:
+        """Values of a cell of categories, without those that say "not known" beside others."""
+        return [part for part in parts_of(cell) if not is_missing(part, self.missing)]
+
+    def _values(self, cell: str) -> list[float] | None:
         known = {fold(step): i for i, step in enumerate(self.steps)}
         values = [0.0] * len(self.steps)
-        for part in parts_of(cell):
+        parts = self.parts(cell)
+        if not parts:
+            return None
+        for part in parts:
             if fold(part) not in known:
                 near = nearest(part, self.steps)
                 hint = f'did you mean "{near}"?' if near else f"use one of {', '.join(self.steps[:6])}"
@@ -327,7 +337,7 @@ class Encoding:
                 cell = int(cell)
             where = f'column "{column.name}"'
             try:
-                text = as_text(cell)
+                text = unquoted(as_text(cell))
                 if isinstance(cell, int | float | np.number) and column.decimal:
                     text = text.replace(".", column.decimal)
                 found = column.read(text)
@@ -426,15 +436,21 @@ class _Stored:
 
 
 def parts_of(cell: str) -> list[str]:
-    """Values of a cell with several, separated by ``;``, ``|`` or ``,`` outside brackets."""
+    """Values of a cell with several, separated by ``;``, ``|`` or ``,`` outside brackets.
+
+    ``red, blue, and white`` and a program's ``['red', 'blue']`` are values, too.
+    """
+    inner = _LIST.fullmatch(cell)
     found, depth = [""], 0
-    for letter in cell:
+    for letter in inner[1] if inner else cell:
         depth = max(depth + (letter in "([{") - (letter in ")]}"), 0)
-        if letter in ";|," and not depth:
+        if letter in ";|,；，、" and not depth:
             found.append("")
         else:
             found[-1] += letter
-    return [part.strip() for part in found if part.strip()]
+    parts = [part.strip() for part in found]
+    parts = [part.strip("'\"") for part in parts] if inner else parts
+    return [part for part in (parts[0], *(_AND.sub("", part, count=1) for part in parts[1:])) if part]
 
 
 def read_column(column: Column, cells: list[str]) -> tuple[np.ndarray, list[tuple[int, CellError]]]:

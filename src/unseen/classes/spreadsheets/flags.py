@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from unseen.classes.spreadsheets.numbers import DASHES
 
 FOREIGN_YES = {"ja", "j", "wahr", "oui", "o", "vrai", "sí", "si", "sì", "sim"}
@@ -17,3 +19,9 @@ YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", 
 NO_WORDS = {"no", "n", "false", "absent", "✗", "✘", "☐", *DASHES, "0", "0.0", *FOREIGN_NO, *FOREIGN_ABSENT}
 PLAIN_FLAGS = {"yes", "no", "y", "n", "true", "false", "ja", "nein", "wahr", "falsch", "oui", "non", "vrai", "faux"}
 MARKS = {"x", "✓", "✔", "☑", "+"}
+
+
+def dash_means_no(cells: Iterable[str]) -> bool:
+    """Whether a dash in a column means no: among marks, or beside a single word for yes."""
+    words = {cell.strip().casefold() for cell in cells} - {""}
+    return not words.isdisjoint(MARKS) or (len(words - DASHES) == 1 and words - DASHES <= YES_WORDS)

@@ -13,13 +13,23 @@ from unseen.classes.spreadsheets.columns import (
     Column,
     parts_of,
 )
-from unseen.classes.spreadsheets.flags import MARKS, NO_WORDS, PLAIN_FLAGS, YES_WORDS
+from unseen.classes.spreadsheets.doubtful import joined
+from unseen.classes.spreadsheets.flags import MARKS, NO_WORDS, PLAIN_FLAGS, YES_WORDS, dash_means_no
 from unseen.classes.spreadsheets.numbers import (
     DASHES,
     Numbers,
+    is_percent,
     read_numbers,
 )
 from unseen.classes.spreadsheets.scales import SCALES, repeated_signs, step_of
+
+_REMARKS = frozenset(
+    {
+        *("note", "notes", "comment", "comments", "remark", "remarks", "description", "source", "reference", "url"),
+        *("bemerkung", "bemerkungen", "kommentar", "notiz", "anmerkung", "quelle", "remarque", "commentaire", "notas"),
+    }
+)
+"""Names of columns of free text, folded."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Read:
 
 def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
     """What a column holds, judged by its cells alone; numbers are settled later, together with the other columns."""
-    dash = any(cell.casefold() in MARKS for cell in cells)
+    dash = dash_means_no(cells)
     base = Column(name, "ignored", missing=missing, dash=dash)
     filled = [cell for cell in cells if not base.is_blank(cell)]
     words = [cell.casefold() for cell in filled]
@@ -48,7 +58,7 @@ def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
         return Read(replace(base, why="all cells are blank"), cells, False)
     if "" in cells and (set(words) <= MARKS or (set(words) <= YES_WORDS and len(set(words)) == 1)):
         return Read(replace(base, kind="marks"), cells, False)
-    flags = sum(word in YES_WORDS | NO_WORDS for word in words)
+    flags = 0 if {"o", "x"} <= {*words} else sum(word in YES_WORDS | NO_WORDS for word in words)  # o: oui, or a zero
     if flags == len(words) and not set(words) <= {"1", "1.0", "0", "0.0"}:
         return Read(replace(base, kind="yes/no"), cells, False)
     if steps := repeated_signs(cell for cell in cells if cell.strip() in DASHES or not base.is_blank(cell)):
@@ -87,7 +97,7 @@ def number_column(name: str, numbers: Numbers, missing: tuple[str, ...]) -> Colu
     )
     if numbers.percent:
         return replace(shared, kind="percent", low=0.0, high=1.0)
-    if not numbers.unit and values and ("%" in name or "percent" in name.casefold()) and 1 < high <= 100:
+    if not numbers.unit and values and is_percent(name) and 1 < high <= 100:
         return replace(shared, kind="percent", unit="%", low=0.0, high=1.0)
     return replace(shared, unit=numbers.unit)
 
@@ -111,12 +121,15 @@ def category_column(base: Column, filled: list[str], rows: int = 0) -> Column:
     spelling: dict[str, str] = {}
     count: dict[str, int] = {}
     for cell in filled:
-        for key, part in {fold(p): p for p in parts_of(cell)}.items():
+        for key, part in {fold(p): p for p in base.parts(cell)}.items():
             spelling.setdefault(key, part)
             count[key] = count.get(key, 0) + 1
-    long = sum(map(len, filled)) > 40 * len(filled)
+    long = sum(map(len, filled)) > 40 * len(filled) or fold(base.name) in _REMARKS
     if rows and max(count.values(), default=1) == 1 and (long or len(filled) >= max(8, 0.5 * rows)):
         why = 'no two rows share a value; to use it, set its scale to "categories" in the attributes sheet'
+        if two := joined(filled):
+            both, apart = " ".join(two[0].split()), "; ".join(two[1])
+            why = f'no two rows share a value; if "{both}" means two values, write "{apart}"'
         return replace(base, kind="ignored", why=why)
     several = any(len(parts_of(cell)) > 1 for cell in filled)
     steps = tuple(spelling[key] for key in sorted(spelling))

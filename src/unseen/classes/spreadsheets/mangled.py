@@ -51,6 +51,8 @@ def restored(name: str, names: Sequence[str]) -> str | None:
             code, made, why = max(name, other, key=len), min(name, other, key=len), "drop leading zeros"
         elif _NUMBER.fullmatch(name) and _NUMBER.fullmatch(other) and _value(name) == _value(other):
             code, made = sorted((name, other), key=lambda n: (_SCIENTIFIC.fullmatch(n) is not None, n.isdigit()))
+            if code == f"{made}.0":  # 1.0 is 1 as programs write it
+                code, made = made, code
             why = "turn it into a number"
         elif bool(_DATE.fullmatch(name)) != bool(_DATE.fullmatch(other)) and _parts(name) & _parts(other):
             code, made = (other, name) if _DATE.fullmatch(name) else (name, other)

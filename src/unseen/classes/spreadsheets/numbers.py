@@ -73,10 +73,15 @@ _CELL = re.compile(
 )
 _BARE = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _OPEN = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")
+_PERCENT = ("percent", "per cent", "pct", "pct.", "prozent", "pourcent", "procent", "porcentaje", "%")
 _LONGEST = 60
 """Largest length of a number in characters; longer cells are text."""
 _CODE = re.compile(r"-(?:1|9+)|9{3,}|-8{2,}|8{4,}")
 """Numbers that often mean "not known"."""
+_EITHER = re.compile(r"(?<!\d)[1-9]\d{0,2}[.,]\d{3}(?!\d)")
+"""A thousand in one notation, and three decimals in the other."""
+_OTHERS = 3
+"""Least number of other values that tell whether a value is far from them."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,11 @@ def is_number(cell: str) -> bool:
     """Whether a cell is a number in some notation, with or without a unit."""
     found = _parse(cell)
     return found is not None and any(_values(found, decimal) for decimal in DECIMALS)
+
+
+def is_percent(header: str) -> bool:
+    """Whether the name of a column says that it holds percentages."""
+    return "%" in header or "percent" in header.casefold()
 
 
 def plain_number(cell: str, decimal: Sign = "") -> float:
@@ -233,6 +243,31 @@ def settle(columns: Sequence[Sequence[str]], missing: Iterable[str] = ()) -> Sig
     return votes.most_common(1)[0][0] if votes else ""
 
 
+def misplaced(cells: Sequence[str], numbers: Numbers) -> list[int]:
+    """Positions of numbers far from all others that would be among them with the other decimal sign: 3,125 beside 4.5.
+
+    Args:
+        cells: text of the cells.
+        numbers: what was read from them.
+    """
+    sizes = [abs(value) for value in numbers.values]
+    looks = [i for i, cell in enumerate(cells) if _EITHER.search(cell) and sizes[i] > 0]
+    found = []
+    for sign in (POINT, COMMA) if looks else ():
+        mine = {i for i in looks if sign in cells[i]}
+        others = [size for i, size in enumerate(sizes) if i not in mine and size > 0]
+        if len(others) < _OTHERS:
+            continue
+        low, high = min(others), max(others)
+        for i in mine:
+            if low / 10 <= sizes[i] <= 10 * high:
+                continue
+            ways = [abs(way[0]) for way in (measure(cells[i], decimal) for decimal in DECIMALS) if way is not None]
+            if any(low / 3 <= way <= 3 * high for way in ways):
+                found.append(i)
+    return sorted(found)
+
+
 def _decimal(cells: Sequence[_Cell]) -> tuple[list[Sign], str]:
     """Possible decimal signs of a column, the likeliest first, and a cell that nothing settles."""
     fits = [d for d in DECIMALS if all(_values(cell, d) for cell in cells)]
@@ -277,9 +312,9 @@ def _parse(cell: str) -> _Cell | None:
     if inner and unit and not same_unit(inner, unit):
         return None
     tokens = (first,) if last is None else (first, last)
-    return _Cell(
-        tokens, (unit or inner or "").strip(), last is None and sign is None and not (unit or inner), sign is not None
-    )
+    said = (unit or inner or "").strip()
+    said = "%" if said.casefold() in _PERCENT else said
+    return _Cell(tokens, said, last is None and sign is None and not said, sign is not None)
 
 
 def _read(cell: _Cell, decimal: Sign) -> float:

@@ -24,7 +24,7 @@ MOST_ABOVE = 10
 ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "photo", "picture")}
 """Accepted names of a required column, if no column has its own name."""
 
-_SEPARATORS = (",", ";", "\t")
+_SEPARATORS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*?(?:\r\n|\r|\n)")
 
 
@@ -64,14 +64,34 @@ def text_rows(data: bytes, path: Path, required: Sequence[str], exact: bool) -> 
         raise DataError("the file contains NUL characters, as in UTF-16", where=path, hint='save it as "CSV UTF-8"')
     said = _SEP_LINE.match(text)  # an instruction for Excel, which it does not show
     text = text[said.end() :] if said else text
-    separator = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
+    separator = said[1] if said else _separator(text, required, path.suffix.lower() == ".tsv")
     rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
             rows.append(cells if exact else [cell.strip() for cell in cells])  # noqa: PERF401 - the error counts them
     except csv.Error as error:
         raise DataError(str(error), where=place(path, len(rows) - 1), hint="fix the quotes") from None
-    return Rows(rows, decimal="," if separator == ";" else ".")
+    damaged = [] if exact or text.isascii() else _damaged(rows, path)
+    return Rows(rows, decimal="," if separator == ";" else ".", notes=damaged)
+
+
+def _damaged(rows: Sequence[Sequence[str]], path: Path) -> list[str]:
+    """A note on letters that were lost when the file was saved in another encoding: K\ufffdln, or KÃ¶ln for Köln."""
+    found = [(row, cell) for row, cells in enumerate(rows) for cell in cells if _is_damaged(cell)]
+    if not found:
+        return []
+    where = place(Path(path.name), found[0][0] - 1)
+    more = f" (and {len(found) - 1} more such cells)" if len(found) > 1 else ""
+    return [f'{where}: "{found[0][1]}" has damaged letters{more}; save the original as "CSV UTF-8" again']
+
+
+def _is_damaged(cell: str) -> bool:
+    if cell.isascii() or "\ufffd" in cell:
+        return not cell.isascii()
+    try:
+        return cell.encode("cp1252").decode() != cell
+    except UnicodeError:
+        return False
 
 
 def decoded(data: bytes) -> str:
@@ -83,8 +103,13 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
 
 
-def _separator(text: str, required: Sequence[str]) -> str:
-    """The separator that gives the header the required columns, or else the most columns; commas in a tie."""
+def _separator(text: str, required: Sequence[str], tabs: bool) -> str:
+    """The separator that gives the header the required columns, or else the most columns.
+
+    Tabs first if they are usual in such a file and there are any; commas in a tie.
+    """
+    if tabs and "\t" in text[: text.find("\n")]:
+        return "\t"
 
     def fit(separator: str) -> tuple[int, int]:
         try:

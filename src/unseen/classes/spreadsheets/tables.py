@@ -151,6 +151,9 @@ def _by_column(
     blank = [row for row, cells in enumerate(body) if not any(cells)]
     if blank:
         raise DataError("the row is blank" + also(blank), where=place(path, blank[0]), hint="remove it")
+    again = [row for row, cells in enumerate(body) if not exact and len(header) > 1 and cells == rows[0]]
+    if again:
+        raise DataError("the column names again" + also(again), where=place(path, again[0]), hint="remove the row")
     for row, cells in enumerate(body):
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()

@@ -25,6 +25,7 @@ from unseen.classes.spreadsheets.numbers import (
     POINT,
     Sign,
     measure,
+    misplaced,
     read_numbers,
     settle,
 )
@@ -43,8 +44,23 @@ def settle_decimals(
 ) -> list[Read]:
     """Settle columns such as 1.200 and 3.450 by other columns, then by the usual notation of such a file."""
     unsettled = [read for read in reads if read.numbers is not None and read.numbers.unsettled]
-    if not unsettled:
-        return reads
+    found = _settled(reads, path, about, errors, doubts) if unsettled else reads
+    for read in found:
+        if read.numbers is None or read.fixed or read.column.name in about.get("typed", ()):
+            continue
+        for row in misplaced(read.cells, read.numbers):
+            ways = sorted({measure(read.cells[row], sign) or (0.0, "") for sign in (COMMA, POINT)})
+            either = " or ".join(f"{value:.10g}".replace(".", read.numbers.decimal or POINT) for value, _ in ways)
+            values = [v for i, v in enumerate(read.numbers.values) if i != row and np.isfinite(v)]
+            what = f'"{read.cells[row]}" can mean {either}; the other cells are {min(values):g} to {max(values):g}'
+            where = place(path, row, read.column.name)
+            errors.append(DataError(what, where=where, hint=f"write {either}, without a separator of thousands"))
+    return found
+
+
+def _settled(
+    reads: list[Read], path: Path, about: Mapping[Any, Any], errors: list[DataError], doubts: list[DataError]
+) -> list[Read]:
     typed, usual = about.get("typed", ()), about.get("decimal", POINT)
     of_table = settle([r.cells for r in reads if r.numbers is not None and r.column.name not in typed])
     found = []

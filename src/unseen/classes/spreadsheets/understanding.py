@@ -11,14 +11,14 @@ import numpy as np
 
 from unseen.classes.attributes import Attributes
 from unseen.classes.spreadsheets.about import attributes_of, own_words, stated_columns
-from unseen.classes.spreadsheets.cells import also, place
+from unseen.classes.spreadsheets.cells import also, place, unquoted
 from unseen.classes.spreadsheets.columns import (
     CellError,
     Column,
     Encoding,
     read_column,
 )
-from unseen.classes.spreadsheets.doubtful import doubts_of_categories
+from unseen.classes.spreadsheets.doubtful import doubt_of_blanks, doubts_of_categories, doubts_of_numbers
 from unseen.classes.spreadsheets.guessing import Read, guess
 from unseen.classes.spreadsheets.together import settle_decimals, settle_ranges, with_no
 from unseen.errors import DataError
@@ -73,7 +73,7 @@ def understand(
     doubts: list[DataError] = []
     words = tuple(dict.fromkeys(word.strip().casefold() for word in missing))
     own = own_words(about, words)
-    table = {name: list(map(_unquoted, frame[name])) for name in names}
+    table = {name: list(map(unquoted, frame[name])) for name in names}
     hints = stated_columns(about, table, own, errors)
     reads = [
         Read(hints[name], cells, True) if name in hints else guess(name, cells, own.get(name, words))
@@ -87,11 +87,16 @@ def understand(
         column = _without_codes(coded, read, path, doubts)
         if column.kind == "categories" and column.name not in hints:
             doubts += doubts_of_categories(column, read.cells, path)
+        elif column.kind != "ignored" and column.name not in hints:
+            doubts += doubts_of_numbers(column, read.cells, path)
         block, problems = read_column(column, read.cells)
         wrong += [(row, column.name, problem) for row, problem in problems]
         sound = np.isfinite(block).all(axis=1)
         mean = block[sound].mean(axis=0) if sound.any() else np.zeros(block.shape[1])
         blank = [c for c in read.cells if column.is_blank(c) and (column.kind != "marks" or c.strip())]
+        guessed = blank and not problems and column.kind != "ignored" and column.name not in hints
+        if guessed and sound.any() and not np.ptp(block[sound], axis=0).any():
+            doubts.append(doubt_of_blanks(column, read.cells, path))
         finished.append(replace(column, fill=tuple(mean.tolist()), blanks=len(blank)))
         blocks.append(block)
     errors += _told(wrong, {name: i for i, name in enumerate(names)}, path)
@@ -103,11 +108,6 @@ def understand(
     fill = np.array([value for column in finished for value in column.fill])
     values = np.where(known, values, fill)
     return Understood(encoding, attributes, values, known, tuple(errors), tuple(doubts), (*_notes(finished), *notes))
-
-
-def _unquoted(cell: str) -> str:
-    """A cell without the apostrophe that marks numbers and formulas as text: '12 is 12."""
-    return cell[1:].lstrip() if cell[:1] in ("'", "’") and cell[1:2] and cell[-1] != cell[0] else cell
 
 
 def _told(wrong: list[tuple[int, str, CellError]], order: Mapping[str, int], path: Path) -> list[DataError]:

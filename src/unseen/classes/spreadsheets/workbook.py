@@ -71,7 +71,8 @@ def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
     if not tables:
         raise DataError("the workbook has no table", where=path, hint="put the table in the first sheet")
     named = [t for t in tables if t.title.lower() == (sheet or path.stem).lower()]
-    seen = [t for t in tables if t.sheet_state == "visible"]
+    filled = [t for t in tables if any(any(row) for row in t.iter_rows(max_row=MOST_ABOVE, values_only=True))]
+    seen = [t for t in filled or tables if t.sheet_state == "visible"]
     return next(t for t in [*(n for n in named if n in seen), *seen[: not sheet], *named, *seen, *tables])
 
 

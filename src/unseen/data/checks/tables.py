@@ -13,7 +13,8 @@ import pandas as pd
 
 from unseen.classes.expectations import expectations
 from unseen.classes.spreadsheets.cells import fold, place
-from unseen.classes.spreadsheets.columns import Encoding, parts_of
+from unseen.classes.spreadsheets.columns import Column, Encoding, parts_of
+from unseen.classes.spreadsheets.numbers import read_numbers
 from unseen.classes.spreadsheets.values import to_numbers
 from unseen.classes.table import ClassTable
 from unseen.classes.taxonomy import Taxonomy
@@ -244,6 +245,21 @@ def _check_totals(say: Recorder, classes: Classes, seen: np.ndarray) -> None:
             )
 
 
+def _check_extreme(say: Recorder, classes: Classes, frame: pd.DataFrame, column: Column) -> None:
+    """Check for one number so far from the others that these become almost equal on the column's scale."""
+    cells = list(frame[column.name])
+    read = read_numbers(cells, column.missing, column.decimal, codes=False)
+    values = np.array(read.values)
+    order = [int(row) for row in np.argsort(values) if np.isfinite(values[row])]
+    for row, others in ((order[-1], order[:-1]), (order[0], order[1:])) if len(order) > 3 else ():
+        low, high = values[others].min(), values[others].max()
+        if len({*values[others]}) > 2 and high - low <= HARDLY * np.ptp(values[order]):
+            where = place(classes.path, row, column.name)
+            what = f'"{cells[row]}" is far from the others, {low:g} to {high:g}, which become almost equal'
+            hint = "correct it" + (', or give the column the scale "log" in the attributes sheet' * (column.low > 0))
+            say("warning", "cells that may be misread", where, what, hint)
+
+
 def _check_cells(say: Recorder, classes: Classes, frame: pd.DataFrame, encoding: Encoding) -> None:
     """Check for columns that are not attributes, values with two spellings, and mostly blank rows and columns."""
     for column in encoding.columns:
@@ -255,6 +271,8 @@ def _check_cells(say: Recorder, classes: Classes, frame: pd.DataFrame, encoding:
         if column.kind in ("number", "as is") and len(cells) > 3 and (np.diff(cells) == 1).all():
             hint = 'if it is a row number, remove it or set its scale to "ignore"'
             say("warning", "row numbers", where, "it numbers the rows", hint)
+        if column.kind == "number" and not column.log:
+            _check_extreme(say, classes, frame, column)
         if column.kind == "categories":
             used = Counter(fold(p) for cell in frame[column.name] for p in parts_of(cell))
             steps = [fold(step) for step in column.steps]
