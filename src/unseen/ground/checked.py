@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -43,6 +44,23 @@ def checked(kind: type[T], data: Any, where: object, *, error: type[UnseenError]
         raise error(_said(first), where=f"{where}, {entry}" if entry else where, hint=hint) from None
     except (TypeError, ValueError, RecursionError) as caught:
         raise error(str(caught), where=where, hint=hint) from None
+    return found
+
+
+def whole(value: Any, name: str, least: int) -> int:
+    """A whole number that a caller passes.
+
+    Args:
+        value: an int, also of numpy.
+        name: of the argument.
+        least: smallest value.
+
+    Raises:
+        UnseenError: it is another type, or less.
+    """
+    found = None if isinstance(value, bool | str) or not hasattr(value, "__index__") else operator.index(value)
+    if found is None or found < least:
+        raise UnseenError(f"{name} is {value!r}", hint=f"use a whole number, {least} or more")
     return found
 
 

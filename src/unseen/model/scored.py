@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +31,9 @@ from unseen.model.support import OwnImages, Support, SupportSpace, pooled
 
 if TYPE_CHECKING:
     from unseen.classes.table import Values
+
+CHANGING = threading.RLock()
+"""Held while the classes of a model change, so that no other thread changes or reads them in between."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +96,9 @@ class ScoredModel:
         self.device = find_device(device)
         self.backbone = backbone.to(self.device)
         self.method = method.eval().to(self.device)
-        self._table = table
+        self._table = self._opened = table
         self._made: ClassScorer | None = None
+        self._vectors: tuple[ClassScorer, np.ndarray] | None = None
         self.gamma = gamma
         self.temperature = temperature
         self.threshold = threshold
@@ -126,10 +132,15 @@ class ScoredModel:
         self._made = self._own = None
         if isinstance(self._space, SupportSpace):
             self._space.preparation.to(self.device)
-        self.__dict__.pop("class_vectors", None)
         return self
 
     # the classes
+
+    def as_now(self) -> Self:
+        """The same model with the classes of this moment, for work during which they may change."""
+        with CHANGING:
+            _ = self.references, self.scorer, self.own_images  # what is read on first use stays with the original
+            return copy.copy(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,14 +157,13 @@ class ScoredModel:
         if table.attributes.names != self._table.attributes.names:
             raise UnseenError("the table has other attributes", hint="keep the attribute columns of the training")
         self._table = table
-        self.__dict__.pop("class_vectors", None)
 
     def add_class(
         self,
         name: str,
         attributes: Values | Mapping[str, object],
         *,
-        trained: int = -1,
+        trained: int | None = None,
         taxa: Mapping[str, str] | None = None,
     ) -> None:
         """Add a class from its attributes, without retraining.
@@ -163,12 +173,15 @@ class ScoredModel:
             attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others get the
                 mean); for a model trained from a spreadsheet, also a mapping with words and columns of the spreadsheet,
                 such as ``{"crown color": "red", "leg length": "12 mm"}``.
-            trained: for a removed class that comes back, its position among the seen classes of the training, see
-                :meth:`ClassTable.back_from`; it then counts as seen.
+            trained: for a removed class that comes back, its position among the seen classes of the training; it then
+                counts as seen. By default that of the class of this name that the model had at first
+                (:meth:`ClassTable.back_from`), else -1.
             taxa: rank to taxon, such as ``{"family": "Ardeidae"}``; see :meth:`ClassTable.with_taxa`.
         """
         attributes = self._in_numbers(attributes)
-        self.table = self._table.with_class(name, attributes, seen=trained >= 0, trained=trained, taxa=taxa)
+        with CHANGING:
+            trained = self._table.back_from(self._opened, name) if trained is None else trained
+            self.table = self._table.with_class(name, attributes, seen=trained >= 0, trained=trained, taxa=taxa)
 
     def edit_class(self, name: str, attributes: Values | Mapping[str, object]) -> None:
         """Change attribute values of a class, without retraining.
@@ -177,9 +190,10 @@ class ScoredModel:
             name: name of the class.
             attributes: as in :meth:`add_class`; attributes that a mapping does not name stay.
         """
-        attributes = self._in_numbers(attributes, self._table.values[self._table.index(name)])
-        self.table = self._table.with_values(name, attributes)
-        self.support = self.support.described(self._table.names[self._table.index(name)])
+        with CHANGING:
+            attributes = self._in_numbers(attributes, self._table.values[self._table.index(name)])
+            self.table = self._table.with_values(name, attributes)
+            self.support = self.support.described(self._table.names[self._table.index(name)])
 
     def _in_numbers(self, attributes: Any, start: np.ndarray | None = None) -> Values:
         """Values of a description that has cells of the spreadsheet; any other one unchanged."""
@@ -191,17 +205,20 @@ class ScoredModel:
 
     def edit_taxa(self, name: str, taxa: Mapping[str, str]) -> None:
         """Change the taxa of a class; see :meth:`ClassTable.with_taxa`."""
-        self.table = self._table.with_taxa(name, taxa)
+        with CHANGING:
+            self.table = self._table.with_taxa(name, taxa)
 
     def remove_class(self, name: str) -> None:
         """Remove a class."""
-        name = self._table.names[self._table.index(name)]
-        self.table, self.support = self._table.without(name), self.support.without(name)
+        with CHANGING:
+            name = self._table.names[self._table.index(name)]
+            self.table, self.support = self._table.without(name), self.support.without(name)
 
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class."""
-        old = self._table.names[self._table.index(old)]
-        self.table, self.support = self._table.renamed(old, new), self.support.renamed(old, new)
+        with CHANGING:
+            old = self._table.names[self._table.index(old)]
+            self.table, self.support = self._table.renamed(old, new), self.support.renamed(old, new)
 
     # the training images
 
@@ -276,11 +293,12 @@ class ScoredModel:
         """Effect of support images on class scores; ``None`` if no class has any."""
         if not self.support:
             return None
-        if self._own is None or self._own[0] is not self._table or self._own[1] is not self.support:
-            known = {} if self._own is None else self._own[2].means
+        kept = self._own
+        if kept is None or kept[0] is not self._table or kept[1] is not self.support:
+            known = {} if kept is None else kept[2].means
             own = OwnImages(self._table.names, self.support, self.space, BLOCK, known)
-            self._own = self._table, self.support, own
-        return self._own[2] if len(self._own[2].positions) else None
+            kept = self._own = self._table, self.support, own
+        return kept[2] if len(kept[2].positions) else None
 
     @property
     def attribute_shares(self) -> np.ndarray:
@@ -330,15 +348,19 @@ class ScoredModel:
     @property
     def scorer(self) -> ClassScorer:
         """Scorer for the current table; a change of the table recomputes only the affected blocks of classes."""
-        if self._made is None or self._made.table is not self._table:
+        made = self._made
+        if made is None or made.table is not self._table:
             tower = self.text_tower if self.method.reads_text else None
-            self._made = ClassScorer.of_table(self.method, self._table, self.device, tower, self._made)
-        return self._made
+            made = self._made = ClassScorer.of_table(self.method, self._table, self.device, tower, made)
+        return made
 
-    @cached_property
+    @property
     def class_vectors(self) -> np.ndarray:
         """Float64 ``(N, K)`` class vectors as used by the method's scores; all 0 if it has none."""
-        return self.scorer.vectors(range(len(self._table)))
+        scorer, kept = self.scorer, self._vectors
+        if kept is None or kept[0] is not scorer:
+            kept = self._vectors = scorer, scorer.vectors(range(len(scorer.seen)))
+        return kept[1]
 
     def class_scores(self, query: Tensor | np.ndarray, pooled: Tensor | np.ndarray | None = None) -> np.ndarray:
         """Float64 ``(B, N)`` raw class scores of B images.

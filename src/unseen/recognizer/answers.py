@@ -14,7 +14,7 @@ from unseen.model.predictions import Candidate, Comparison, Prediction, Reason
 from unseen.model.references import Neighbour
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation(Comparison):
     """A comparison with heat maps; the arguments of :class:`Comparison` come first.
 
@@ -43,6 +43,11 @@ class Explanation(Comparison):
     before: tuple[Candidate, ...] = ()
     nearest: tuple[Neighbour, ...] = ()
     coarser: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Target, rival, and the attributes with the most evidence."""
+        most = ", ".join(f"{r.attribute} {r.evidence:+.3g}" for r in self.reasons[:3])
+        return f"<Explanation: {self.target.name} rather than {self.rival.name}, by {most}>"
 
     def strongest(self, count: int) -> list[Reason]:
         """Attributes that separate target and rival most, in either direction; without those that count for nothing."""

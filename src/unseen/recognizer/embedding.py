@@ -12,6 +12,7 @@ import numpy as np
 from unseen.errors import UnseenError
 from unseen.ground.extras import require
 from unseen.ground.files import write_arrays, write_with
+from unseen.ground.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ NEIGHBOURS = 5
 BLOCK = 1024
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embeddings:
     """Embeddings of M images.
 
@@ -45,6 +46,11 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """Number of images and lengths of the vectors."""
+        sizes = f"{self.pooled.shape[1]} pooled features, {counted(len(self.attributes), 'attribute')}"
+        return f"<Embeddings: {counted(len(self), 'image')}, {sizes}>"
 
     @cached_property
     def compared(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,11 @@ class Reading:
         values, rows = np.zeros(len(attributes)), []
         for name, value in corrections.items():
             k = attributes.index(name)
-            if not (math.isfinite(value) and fit.least[k] <= value <= fit.largest[k]):
+            number = isinstance(value, Real)
+            if not (number and math.isfinite(value) and fit.least[k] <= value <= fit.largest[k]):
                 allowed = f"{fit.least[k]:g} to {fit.largest[k]:g}"
-                raise DataError(f"{value:g} is outside {allowed}", where=name, hint="use the class table's unit")
+                given = f"{value:g}" if number else repr(value)
+                raise DataError(f"{given} is outside {allowed}", where=name, hint="use the class table's unit")
             values[k] = value
             rows.append(k)
         scores = self.attribute_scores.copy()

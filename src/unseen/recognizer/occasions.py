@@ -168,6 +168,10 @@ def weigher(prior: Prior | Callable[[Any], Prior], table: ClassTable) -> Callabl
     if isinstance(prior, Prior):
         always = prior.named_now(table).weights(table.names)
         return lambda image: always
+    if not callable(prior):
+        raise UnseenError(
+            f"{type(prior).__name__} is not a prior", hint="pass Prior.read(FILE), or a function of an image"
+        )
     known: dict[tuple[int, str, int | str], tuple[Prior, np.ndarray]] = {}
 
     def weights(image: Any) -> np.ndarray:

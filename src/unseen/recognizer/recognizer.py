@@ -13,7 +13,9 @@ import torch
 from unseen.backbones.towers import PREFIX
 from unseen.classes.prior import Prior
 from unseen.errors import DataError, UnseenError
+from unseen.ground.checked import whole
 from unseen.model.predictions import Prediction, Predictions
+from unseen.model.scored import CHANGING
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
@@ -173,7 +175,7 @@ class Recognizer(TrainedModel):
         name: str,
         attributes: Values | Mapping[str, object] | None = None,
         *,
-        trained: int = -1,
+        trained: int | None = None,
         images: Any = (),
         taxa: Mapping[str, str] | None = None,
     ) -> None:
@@ -192,10 +194,11 @@ class Recognizer(TrainedModel):
         if attributes is None and not given:
             raise UnseenError(f'class "{name}" has neither attributes nor images', hint="give it some")
         row = self.table.unknown if attributes is None else attributes
-        super().add_class(name, row, trained=trained, taxa=taxa)
-        self.support = self.support.without(name)
-        if given:
-            self.support, _ = self.support.added(name, *given, attributes=attributes is not None)
+        with CHANGING:
+            super().add_class(name, row, trained=trained, taxa=taxa)
+            self.support = self.support.without(name)
+            if given:
+                self.support, _ = self.support.added(name, *given, attributes=attributes is not None)
 
     def add_images(self, name: str, images: Any) -> list[SupportImage]:
         """Add support images to a class, seen or unseen, without retraining.
@@ -217,7 +220,8 @@ class Recognizer(TrainedModel):
         given = read_images(self, images)
         if not given:
             raise UnseenError("no images", hint="give one or more")
-        self.support, again = self.support.added(name, *given)
+        with CHANGING:
+            self.support, again = self.support.added(name, *given)
         return again
 
     def remove_images(self, name: str, files: Sequence[str] | None = None) -> None:
@@ -230,11 +234,13 @@ class Recognizer(TrainedModel):
         Raises:
             DataError: no such class or image, or a class without attributes would keep no image.
         """
-        self.support = self.support.removed(self.table.names[self.table.index(name)], files)
+        with CHANGING:
+            self.support = self.support.removed(self.table.names[self.table.index(name)], files)
 
     def undo_images(self, name: str) -> None:
         """Undo the last :meth:`add_images` of a class; raises like :meth:`remove_images`."""
-        self.support = self.support.undone(self.table.names[self.table.index(name)])
+        with CHANGING:
+            self.support = self.support.undone(self.table.names[self.table.index(name)])
 
     def class_images(self, name: str) -> tuple[SupportImage, ...]:
         """Support images of a class: file, SHA-256, and time of addition."""
@@ -285,7 +291,8 @@ class Recognizer(TrainedModel):
     ) -> Generator[Prediction | DataError]:
         """Yield the predictions of :meth:`iter_predict`, with the error in place of an unreadable image.
 
-        Images are read ahead of the network, by at most two batches, which bounds the memory.
+        Images are read ahead of the network, by at most two batches, which bounds the memory. All are predicted among
+        the classes at the time of the call, even if classes change in between.
 
         Args:
             images: one or many, in any form of :func:`unseen.recognizer.given.images_of`.
@@ -305,16 +312,20 @@ class Recognizer(TrainedModel):
                 :attr:`Prediction.weighed` has the answer by the image alone.
 
         Raises:
-            UnseenError: an unknown class or rank, no candidate class, an invalid threshold or prior; raised before any
-                image is read.
+            UnseenError: an unknown class or rank, no candidate class, an invalid number, threshold or prior; raised
+                before any image is read.
         """
-        allowed = self.allowed(among, only, exclude)
-        choice = self.choice(top, allowed, unknown, rank)
-        weigh = None if prior is None else weigher(prior, self.table)
+        reading = whole(batch_size, "batch_size", 1), whole(workers, "workers", 0)
         if together:
-            self.together(np.zeros((0, len(self.table))), torch.zeros(0, self.space.channels), allowed)
-            return predict_together(self, images_of(images), choice, batch_size, workers, weigh)
-        return predict_each(self, images_of(images), choice, batch_size, workers, weigh)
+            self.space  # noqa: B018 - read once, for later calls too
+        now = self.as_now()
+        allowed = now.allowed(among, only, exclude)
+        choice = now.choice(whole(top, "top", 1), allowed, unknown, rank)
+        weigh = None if prior is None else weigher(prior, now.table)
+        if together:
+            now.together(np.zeros((0, len(now.table))), torch.zeros(0, now.space.channels), allowed)
+            return predict_together(now, images_of(images), choice, *reading, weigh)
+        return predict_each(now, images_of(images), choice, *reading, weigh)
 
     def scores(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
         """Raw class scores, float64 ``(n, N)``, in the order of :attr:`classes`.
@@ -326,7 +337,7 @@ class Recognizer(TrainedModel):
         Raises:
             DataError: an image cannot be read.
         """
-        return class_scores(self, images_of(images), batch_size)
+        return class_scores(self.as_now(), images_of(images), whole(batch_size, "batch_size", 1))
 
     def embed(
         self,
@@ -347,7 +358,8 @@ class Recognizer(TrainedModel):
         Raises:
             DataError: an image cannot be read and ``broken`` is not given.
         """
-        return embeddings(self, images_of(images), broken, batch_size, workers)
+        reading = whole(batch_size, "batch_size", 1), whole(workers, "workers", 0)
+        return embeddings(self, images_of(images), broken, *reading)
 
     @torch.inference_mode()
     def look(self, image: Any) -> Look:
@@ -401,15 +413,19 @@ class Recognizer(TrainedModel):
             corrections: attribute to its true value, in the class table's unit.
             nearest: number of similar training images.
         """
-        return self.look(image).explanation(
-            corrections,
-            target=target,
-            rival=rival,
-            among=among,
-            only=only,
-            exclude=exclude,
-            unknown=unknown,
-            nearest=nearest,
+        return (
+            self.as_now()
+            .look(image)
+            .explanation(
+                corrections,
+                target=target,
+                rival=rival,
+                among=among,
+                only=only,
+                exclude=exclude,
+                unknown=unknown,
+                nearest=nearest,
+            )
         )
 
     def correct(self, image: Any, corrections: Mapping[str, float], **options: Any) -> tuple[Prediction, Prediction]:
@@ -420,7 +436,7 @@ class Recognizer(TrainedModel):
             corrections: attribute to its true value, in the class table's unit.
             options: ``top``, ``among``, ``only``, ``exclude`` and ``unknown`` as in :meth:`outcomes`.
         """
-        look = self.look(image)
+        look = self.as_now().look(image)
         return look.prediction(**options), look.prediction(corrections, **options)
 
     @torch.inference_mode()
