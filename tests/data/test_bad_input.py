@@ -356,9 +356,7 @@ def test_a_run_of_another_version_is_one_line():
         "seeds": [0],
     }
     assert RunConfig.from_json(data).looked == ()
-    told = (
-        'config.json: the configuration has an unknown entry "zoomed", as of another version of unseen — delete the run'
-    )
+    told = 'config.json: the configuration has an unknown entry "zoomed", perhaps from another version of unseen'
     with pytest.raises(RunError, match=told):
         RunConfig.from_json(data | {"zoomed": False}, "config.json")
     for looked in (["zoomed"], "mirror"):

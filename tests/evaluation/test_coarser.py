@@ -11,6 +11,7 @@ def test_answers_are_counted_and_none_is_said():
         "missing": {"images": 9, "unsure": 7, "ranks": {"family": {"answers": 2, "right": 1}}},
     }
     assert answers_in_words(numbers, "test") == [
-        "Every test image has a sure class.",
-        "With the image's own class left out, of 7 test images without a sure class, 2 get a family (1 right).",
+        "Every test image has a class above the threshold.",
+        "With the image's own class left out, of 7 test images with no class above the threshold, "
+        "2 get a family (1 right).",
     ]

@@ -52,7 +52,7 @@ def test_shots_of_a_comparison(tiny_guide, tmp_path, capsys, monkeypatch):
     comparing._print_shots(found, tmp_path / "out")
     assert "images a class" in capsys.readouterr().out
     space_beside(tmp_path / "out" / "eszsl" / "seed-0" / "honest.safetensors").unlink()
-    with pytest.raises(RunError, match="no rule for images"):
+    with pytest.raises(RunError, match="no rule for support images"):
         measure_shots([("eszsl", tmp_path / "out" / "eszsl")], tmp_path / "again", (1,), cache=tmp_path / "cache")
 
 

@@ -152,7 +152,7 @@ def test_held_out_classes_stand_for_unseen_ones():
     assert found.constant == {"unseen": 1, "seen": 1}
     sheet = quality_sheet(measured, found)
     assert (sheet.summary["mean"], sheet.summary["held_out"]) == ({"unseen": 0.5, "seen": 1.0}, True)
-    assert "Classes held out stand for unseen ones" in sheet.caption
+    assert "Held-out classes stand in for unseen ones" in sheet.caption
     assert "the same value: 1 over held-out classes and 1 over seen classes" in sheet.caption
     alone = held_out_quality(measured.dataset.table, read)  # without any test image
     np.testing.assert_array_equal(alone.table["unseen_spearman"], [0.5, -0.5, np.nan])

@@ -109,7 +109,7 @@ def test_a_coarser_answer_is_explained_in_words(recognizer):
         return why_coarser(recognizer, found, choice, psi)
 
     first, genus, family, *shared = why(0.4, 0.3, 0.15, 0.1, 0.05)
-    assert first == "no class is sure: a1 has 40%, and 50% is needed"
+    assert first == "no class reaches the threshold: a1 has 40%, and 50% is needed"
     assert genus.startswith("genus a: 70% over its 2 candidate classes; but too few answers")
     assert family == (
         "family F: 85% over its 3 candidate classes, where 75% is needed and guessing gives 60%, "

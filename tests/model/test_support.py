@@ -237,7 +237,7 @@ def test_a_run_without_a_rule_says_so(run, files, tmp_path):
     space_beside(tmp_path / "run" / "seed-0" / "honest.safetensors").unlink()
     recognizer = Recognizer.load(tmp_path / "run", device="cpu")
     name = next(iter(files))
-    with pytest.raises(UnseenError, match="no rule for images of classes — train it again"):
+    with pytest.raises(UnseenError, match="no rule for support images — train it again"):
         recognizer.add_images(name, files[name][:1])
     assert recognizer.look(files[name][0]).pooled is None
     recognizer.method.end_to_end = True

@@ -322,10 +322,8 @@ def test_thresholds_of_ranks_are_saved(tiny_backbone, tmp_path):
     saved = made.save(tmp_path / "model")
     card = (saved / "README.md").read_text()
     assert "| family | T1 87.5 |" in card
-    assert "Of 4 test images without a sure class, 1 gets a family (1 right)." in card
-    assert (
-        "With the image's own class left out, of 7 test images without a sure class, 2 get a family (0 right)." in card
-    )
+    assert "Of 4 test images with no class above the threshold, 1 gets a family (1 right)." in card
+    assert "left out, of 7 test images with no class above the threshold, 2 get a family (0 right)." in card
     again = Recognizer.load(saved, device="cpu")
     assert again.rank_thresholds == thresholds
     assert Recognizer.load(again.save(tmp_path / "again"), device="cpu").rank_thresholds == thresholds

@@ -161,7 +161,7 @@ def test_what_chance_does_to_accuracies_is_said_for_images_and_for_classes():
     many = {"mean": 0.9, "low": 0.85, "high": 0.93, "low_classes": 0.7, "high_classes": 0.98}
     sure = {"mean": 1.0, "low": 1.0, "high": 1.0}
     same = "With other images of the same classes these accuracies would move by about"
-    assert by_chance([few, many]) == f"{same} ±4 points, with other classes of the kind by about ±14."
+    assert by_chance([few, many]) == f"{same} ±4 points, with other classes of this kind by about ±14."
     assert by_chance([few, sure]) == f"{same} ±2 points, with other classes by more."
     assert by_chance([sure]).endswith("would hardly change; with other classes, they might.")
     assert by_chance([sure | {"low_classes": 0.9, "high_classes": 1.0}]).endswith("they may move by about ±5 points.")

@@ -184,7 +184,7 @@ def test_filters(sheet):
     choose(sheet, "below", "70")
     assert rows(sheet) == [1]
     choose(sheet, "class", "nobody")
-    assert sheet.eval("document.querySelector('.empty').textContent") == "No image fits."
+    assert sheet.eval("document.querySelector('.empty').textContent") == "No image matches."
     choose(sheet, "class", "")
     choose(sheet, "below", "")
     sheet.eval("document.querySelector('#tile-0').focus()")

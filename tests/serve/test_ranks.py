@@ -115,7 +115,7 @@ def test_the_page_shows_ranks_and_chooses_place_and_month(ranked, prior, tmp_pat
         text = "document.querySelector('#{}').textContent".format
         wanted = ranked.predict([drawn(1)], workers=0, prior=prior.at("any", "any"))[0]
         assert page.eval(text("taxa")).startswith(f"family: {wanted.ranks[0].name} ")
-        assert page.eval(text("prior")).startswith(f"By the image alone: {wanted.weighed.without.name}, ")
+        assert page.eval(text("prior")).startswith(f"From the image alone: {wanted.weighed.without.name}, ")
         assert wanted.said.split(",")[0].lower() in page.eval(text("unknown")).lower()
         before = page.eval(text("prior"))
         for name, value in (("place", "coast"), ("month", "5")):

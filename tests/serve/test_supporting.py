@@ -130,8 +130,8 @@ def test_limits_and_guards(recognizer):
 def test_a_model_without_a_rule_says_so(recognizer, monkeypatch):
     monkeypatch.setattr(recognizer, "_space", None)
     with client_of(recognizer) as client:
-        assert "no rule for images of classes" in client.get("/api/about").json()["no_images"]
-        assert "no rule for images of classes" in give(client, "gull", PNGS[0]).json()["error"]
+        assert "no rule for support images" in client.get("/api/about").json()["no_images"]
+        assert "no rule for support images" in give(client, "gull", PNGS[0]).json()["error"]
 
 
 def test_they_are_saved_with_the_classes(recognizer, tmp_path):

@@ -115,7 +115,7 @@ def compare(
         bool,
         typer.Option(
             "--together",
-            help="Also measure what it gains to name batches of test images as a whole (`unseen predict --together`).",
+            help="Also measure the gain from naming batches of test images as a whole (`unseen predict --together`).",
         ),
     ] = False,
     *,

@@ -97,7 +97,7 @@ def similar(
         typer.Option(help="Find the images most similar to this one (repeatable).", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option(help="Number of images to show.", min=1)] = 10,
-    at_least: Annotated[float, typer.Option(help="Cosine of near duplicates.", min=0.0, max=1.0)] = 0.9,
+    at_least: Annotated[float, typer.Option(help="Lowest cosine of near duplicates.", min=0.0, max=1.0)] = 0.9,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,

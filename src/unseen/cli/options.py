@@ -46,8 +46,8 @@ class RunOptions:
         typer.Option(
             help="timm model, hf:MODEL (CLIP or SigLIP, a folder or hub id), fieldguide (for the drawn "
             "birds), or features:NAME (features from `unseen import`) [default: DINOv2, "
-            "vit_base_patch14_reg4_dinov2.lvd142m at 336 px; for train on a CPU, vit_small_... at 224 px; for "
-            "benchmarks and mgmrn, ResNet-101 at 448 px].",
+            "vit_base_patch14_reg4_dinov2.lvd142m at 336 px, on a CPU vit_small_... at 224 px; for benchmarks and "
+            "mgmrn, ResNet-101 at 448 px, on a CPU ResNet-50 at 320 px].",
             autocompletion=completing.backbones,
         ),
     ] = None
@@ -61,7 +61,7 @@ class RunOptions:
     zoom: Annotated[
         int,
         typer.Option(
-            help="See each image a second time, this many times as large, in tiles; 2 often gains accuracy "
+            help="Look at each image a second time, in tiles, enlarged this many times; 2 often gains accuracy "
             "on small details and computes 5 times as much.",
             min=1,
             max=4,

@@ -145,7 +145,7 @@ def predict(
 ) -> None:
     """Predict the classes of images, with confidence and evidence.
 
-    Exits with status 1 if some images cannot be read, 2 if the call is wrong.
+    Exits with status 1 if some images cannot be read, 2 if the command line is wrong.
     """
     if not images and not lists:
         raise UnseenError("no images", hint="pass images or folders, or --list FILE")

@@ -65,7 +65,7 @@ def review(
 ) -> None:
     """Review the answers on many images in a browser: accept, correct, mark as unknown, by keyboard.
 
-    Every verdict is kept at once; repeat the command to resume. The page measures the accuracy of the answers.
+    Every verdict is saved immediately; repeat the command to resume. The page measures the accuracy of the answers.
 
     Example: `unseen review runs/birds photos --open`
     """

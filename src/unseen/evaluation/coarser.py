@@ -17,12 +17,12 @@ def answers_in_words(numbers: Mapping[str, Any], images: str) -> list[str]:
     for case, start in (("listed", ""), ("missing", "with the image's own class left out, ")):
         one = numbers[case]
         if not one["unsure"]:
-            found.append(f"{start}every {images} image has a sure class.".capitalize())
+            found.append(f"{start}every {images} image has a class above the threshold.".capitalize())
             continue
         parts = [
             f"{at['answers']} {'get' if at['answers'] != 1 else 'gets'} a {rank} ({at['right']} right)"
             for rank, at in reversed(one["ranks"].items())
         ]
-        text = f"{start}of {one['unsure']} {images} images without a sure class, {', '.join(parts)}."
+        text = f"{start}of {one['unsure']} {images} images with no class above the threshold, {', '.join(parts)}."
         found.append(text[:1].upper() + text[1:])
     return found

@@ -65,7 +65,7 @@ def _of_run(run: Run, draws: int, device: str, cache: Path | str | None) -> list
     seed, measured = next(iter(run.results["protocols"]["honest"]["seeds"].items()))
     weights = run.folder / f"seed-{seed}" / "honest.safetensors"
     if not space_beside(weights).is_file():
-        raise RunError("no rule for images of classes", where=run.folder, hint="train again with a frozen backbone")
+        raise RunError("no rule for support images", where=run.folder, hint="train again with a frozen backbone")
     method = stage.inputs.new_method(int(seed))
     load_weights(weights, method)
     space = SupportSpace.load(space_beside(weights))
@@ -111,6 +111,7 @@ def legend(found: dict[str, Any]) -> str:
     )
     return (
         f"Percent, class means, test images; mean over {found['draws']} batches, with a 95% interval over them. "
-        f"Together is transductive: an answer depends on the other images. {kinds}. Support images that an image of a "
-        f"batch counts as, by validation: {weights} (0: no gain there, and the batch is named one by one)."
+        f"Together is transductive: an answer depends on the other images. {kinds}. An image of a batch counts as this "
+        f"many support images, chosen on validation classes: {weights} (0: no gain there, and the batch is named one "
+        "by one)."
     )

@@ -275,7 +275,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
             }
     if "honest" in views and not dataset.describe()["test_unseen"]:
         warnings.append(
-            "no unseen class has test images, and no class hold-outs stand for them: T1, U and H are unknown"
+            "no unseen class has test images, and no class hold-outs stand in for them: T1, U and H are unknown"
         )
     return {
         "title": asked.title or f"Comparison on {dataset.name}",

@@ -95,7 +95,7 @@ def _of_run(run: Run, shots: Sequence[int], draws: int, device: str, cache: Path
         weights = run.folder / f"seed-{seed}" / "honest.safetensors"
         if not space_beside(weights).is_file():
             hint = "train again; mgmrn has none"
-            raise RunError("no rule for images of classes", where=run.folder, hint=hint)
+            raise RunError("no rule for support images", where=run.folder, hint=hint)
         for key, values in _of_seed(inputs, stage, int(seed), weights, measured["gamma"], shots, draws).items():
             samples.setdefault(key, []).extend(values)
     return [_row(n, {kind: samples.get((n, kind)) for kind in KINDS}) for n in shots]
@@ -194,7 +194,7 @@ def legend(found: dict[str, Any]) -> str:
     return (
         f"Percent, class means, test images; mean over {counted(found['draws'], 'draw')} of support images of the "
         "unseen classes. "
-        "The images that are named are the same for every number of images a class. Images alone: the nearest class "
+        "The images to name are the same for every number of support images. Images alone: the nearest class "
         "mean, of training images for seen classes. Both − better: over the better of attributes alone and images "
         "alone, with a 95% interval over draws."
     )

@@ -152,7 +152,7 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
         f"{quality.constant[side]} over {names[side]} classes" for side in measured if quality.constant[side]
     )
     unseen = (
-        "Classes held out stand for unseen ones, each measured with a model trained without them"
+        "Held-out classes stand in for unseen ones, each measured with a model trained without them"
         if quality.held_out
         else f"{counted(counts['unseen'], 'test image')} of unseen classes"
     )

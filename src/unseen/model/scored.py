@@ -274,7 +274,7 @@ class ScoredModel:
             self._space.preparation.to(self.device)
         if self._space is None:
             problem, hint = (
-                "this model has no rule for images of classes",
+                "this model has no rule for support images",
                 "train it again; the honest protocol chooses one",
             )
             if self.method.end_to_end:

@@ -29,7 +29,7 @@ class Explanation(Comparison):
         corrections: corrected attributes and their values; scores and ranking use them, heat maps don't.
         before: the first classes without corrections, if there are corrections.
         nearest: training images with the most similar attribute scores; empty if unknown.
-        coarser: why the answer is a taxon or unknown, in words; empty if a class is sure, or without ranks.
+        coarser: why the answer is a taxon or unknown, empty if a class reaches the threshold or there are no ranks.
     """
 
     image: Image.Image

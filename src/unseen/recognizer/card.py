@@ -231,7 +231,7 @@ def _calibration(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         "ece": "expected calibration error (mean gap between confidence and accuracy)",
         "auroc": "seen against unseen, area under the ROC curve",
         "accuracy": "accuracy where every image is answered",
-        "coverage": "share of the images that are sure enough to be answered",
+        "coverage": "share of the images that get an answer at the threshold",
         "accuracy_when_known": "accuracy of these",
     }
     return [

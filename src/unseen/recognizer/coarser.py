@@ -14,7 +14,7 @@ SHARED = 3
 
 
 def why_coarser(model: TrainedModel, found: Prediction, choice: Choice, attribute_scores: np.ndarray) -> list[str]:
-    """Sentences from the class to the finest sure rank; empty if a class is sure or the classes have no ranks.
+    """Sentences from the class to the finest sure rank; empty if a class reaches the threshold or there are no ranks.
 
     Args:
         model: the model.
@@ -26,7 +26,7 @@ def why_coarser(model: TrainedModel, found: Prediction, choice: Choice, attribut
     if taxonomy is None or found.known or found.rank:
         return []
     best, needed = found.best, _percent(choice.threshold)
-    lines = [f"no class is sure: {best.name} has {_percent(best.confidence)}, and {needed} is needed"]
+    lines = [f"no class reaches the threshold: {best.name} has {_percent(best.confidence)}, and {needed} is needed"]
     for taxon in reversed(found.ranks):
         rank = taxonomy.rank(taxon.rank)
         codes = taxonomy.codes[choice.allowed, rank]

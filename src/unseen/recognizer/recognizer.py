@@ -306,7 +306,7 @@ class Recognizer(TrainedModel):
             together: predict all images together (transductive, :mod:`unseen.model.together`); each answer then depends
                 on all images, which are read first; their features stay in memory.
             rank: answer at this rank, such as family, with its taxa as candidates. By default the candidates are
-                classes, and :attr:`Prediction.coarser` has what is sure if the class is not.
+                classes, and :attr:`Prediction.coarser` has the answer if no class reaches the threshold.
             prior: how likely each class is before the image is seen (``Prior.read("prior.csv").at("coast", 5)``), or a
                 callable that returns the prior of each image. Confidences are then posterior probabilities, and
                 :attr:`Prediction.weighed` has the answer by the image alone.

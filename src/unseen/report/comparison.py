@@ -24,13 +24,13 @@ EXPLAINED = {
     "validation": "validation: measured on validation classes drawn from the seen classes, at their best "
     "epoch (or hyperparameters) and calibration; no test image is used. For choosing, not "
     "for reporting.",
-    "hold-outs": "hold-outs: no unseen class has test images, so some seen classes play them. Without their images, "
-    "each row is chosen, calibrated and trained again with its first seed, and then tested on them once.",
+    "hold-outs": "hold-outs: no unseen class has test images, so some seen classes stand in for them. Without their "
+    "images, each row is chosen, calibrated and trained again with its first seed, and then tested on them once.",
 }
 
 
 OVER_CLASSES = (
-    " These intervals are of the tested classes. Over classes: the classes are resampled, too; with few unseen "
+    " These intervals are for the tested classes. Over classes: the classes are resampled too; with few unseen "
     "classes, which row leads depends on which ones they are."
 )
 

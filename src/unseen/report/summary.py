@@ -117,7 +117,7 @@ def held_out_classes(material: Material) -> int:
 def times(material: Material) -> str:
     """How often classes were held out, if more than once."""
     draws = len((material.found.get("holdout") or {}).get("draws", []))
-    return f", {draws} times with other classes" if draws > 1 else ""
+    return f", {draws} times with different classes" if draws > 1 else ""
 
 
 def compared(entry: Mapping[str, Any], chance: float, classes: int, that: str = "That is") -> list[str]:
@@ -330,8 +330,8 @@ def advice(
     reached = [share for share in (t1, s) if share is not None]
     if reached and min(reached) < GOOD and could_try_more(material.run.config):
         lines.append(
-            "With a time, such as --time 30m (and another --output), training also tries more looks at each image and "
-            "training the last layers of the network."
+            "With a time limit, such as --time 30m (and another --output), training also tries mirrored and enlarged "
+            "images, and training the last layers of the network."
         )
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("The run has one seed; --seeds 5 shows how much the numbers depend on chance.")
@@ -358,7 +358,7 @@ def by_chance(metrics: Iterable[Mapping[str, Any]]) -> str:
         return (
             f"With other images of the same classes, these accuracies would hardly change; with other classes, {wide}."
         )
-    wide = "by more" if classes is None else f"of the kind by about ±{100 * classes:.0f}"
+    wide = "by more" if classes is None else f"of this kind by about ±{100 * classes:.0f}"
     return (
         f"With other images of the same classes these accuracies would move by about ±{100 * images:.0f} points, "
         f"with other classes {wide}."

@@ -182,7 +182,7 @@ class Classes:
         """Save the classes with the run."""
         folder = self.settings.save or self.settings.folder
         if folder is None:
-            raise Refusal(403, "this server does not keep classes", "start it with --save on a folder of your own")
+            raise Refusal(403, "this server cannot save classes", "start it with --save on a folder of your own")
         if (hint := self.outdated) is not None:
             raise Refusal(409, "another process has changed the classes in the folder", hint)
         with changing(folder):

@@ -89,7 +89,7 @@ def _add_images(app: FastAPI, review: Review, worker: Worker) -> None:
         image = _image(review, row)
         small = await worker.do(lambda: thumbnail_bytes(image, side))
         if small is None:
-            raise Refusal(404, "the image cannot be read", "look whether the file is still there")
+            raise Refusal(404, "the image cannot be read", "check that the file is still there")
         return Response(small, media_type="image/jpeg", headers=KEPT)
 
     @app.get("/thumb/{row}")
@@ -131,7 +131,7 @@ def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) 
         try:
             found = await worker.do(explain)
         except OSError as error:
-            raise Refusal(404, error.strerror or str(error), "look whether the file is still there") from None
+            raise Refusal(404, error.strerror or str(error), "check that the file is still there") from None
         labels = {entry.name: entry.label for entry in attributes_of(service.recognizer)}
         strongest = sorted(found.reasons, key=lambda r: -abs(r.evidence))[:REASONS]
         return {

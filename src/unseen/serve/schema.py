@@ -142,9 +142,9 @@ class Ranking(BaseModel):
     answer: str | None = Field(default=None, description="class, taxon or unknown; null if the classes have no ranks")
     answer_rank: str | None = Field(default=None, description='"class", a rank, or empty for unknown')
     why_coarser: list[str] = Field(
-        default=[], description="why the answer is a taxon or unknown, in words; empty if a class is sure"
+        default=[], description="why the answer is a taxon or unknown, in words; empty if a class reaches the threshold"
     )
-    without_prior: Candidate | None = Field(default=None, description="first class by the image alone, with a prior")
+    without_prior: Candidate | None = Field(default=None, description="first class from the image alone, with a prior")
     prior: float | None = Field(default=None, description="prior probability of the first class, with a prior")
     target: Candidate
     rival: Candidate
@@ -191,7 +191,7 @@ class ClassEntry(BaseModel):
     change: str | None = Field(default=None, description="since the training: added, edited, or was NAME")
     former: list[str] | None = Field(default=None, description="former names; left out if none")
     origin: str | None = Field(default=None, description="first name, which stays the same; left out if it is the name")
-    expectation: str | None = Field(default=None, description="what the table says of an unseen class")
+    expectation: str | None = Field(default=None, description="what the table says about an unseen class")
     ranks: dict[str, str] | None = Field(default=None, description="rank to taxon, coarsest first; left out if none")
     images: int | None = Field(default=None, description="number of support images; left out if none")
     image_weight: float | None = Field(
@@ -316,7 +316,7 @@ class Metric(BaseModel):
     low: float | None = Field(description="95 % interval over test images, of an estimate also over classes")
     high: float | None
     meaning: str
-    estimated: bool = Field(default=False, description="whether class hold-outs estimate it, for want of test images")
+    estimated: bool = Field(default=False, description="whether class hold-outs estimate it, for lack of test images")
 
 
 class Limits(BaseModel):

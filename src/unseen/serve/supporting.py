@@ -101,7 +101,7 @@ class SupportImages:
             name = self.recognizer.table.names[self.classes.index(name)]
             if self._count() + len(images) > self._most:
                 most = self.classes.settings.support_images
-                raise Refusal(409, f"more than {most} images of classes", "remove some first")
+                raise Refusal(409, f"more than {most} support images", "remove some first")
             features = np.concatenate([one.features for one in found])
             support, again = self.recognizer.support.added(name, images, features, False if new else None)
             elsewhere = self._elsewhere(name, images)

@@ -12,7 +12,7 @@ from unseen.serve.settings import Refusal
 def workbook_of(table: schema.Table) -> bytes:
     """A table as XLSX."""
     if any(len(row) != len(table.columns) for row in table.rows):
-        raise Refusal(422, "a row of another length than the header", "send a cell a column in every row")
+        raise Refusal(422, "a row and the header differ in length", "send one cell per column in every row")
     file = io.BytesIO()
     write_workbook(file, "predictions", table.columns, table.rows)
     return file.getvalue()

@@ -150,7 +150,7 @@ class RunConfig:
         """Read what :meth:`to_json` wrote; raises :class:`RunError` if invalid."""
         known = {entry.name for entry in fields(cls)}
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in known]):
-            problem = f'the configuration has an unknown entry "{unknown[0]}", as of another version of unseen'
+            problem = f'the configuration has an unknown entry "{unknown[0]}", perhaps from another version of unseen'
             raise RunError(problem, where=where, hint="delete the run, or train into another folder")
         try:
             if wrong := [name for name in ("settings", "recipe") if not isinstance(data.get(name, {}), Mapping)]:

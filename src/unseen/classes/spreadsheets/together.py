@@ -54,7 +54,7 @@ def settle_decimals(
             values = [v for i, v in enumerate(read.numbers.values) if i != row and np.isfinite(v)]
             what = f'"{read.cells[row]}" can mean {either}; the other cells are {min(values):g} to {max(values):g}'
             where = place(path, row, read.column.name)
-            errors.append(DataError(what, where=where, hint=f"write {either}, without a separator of thousands"))
+            errors.append(DataError(what, where=where, hint=f"write {either}, without a thousands separator"))
     return found
 
 

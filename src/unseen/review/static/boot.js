@@ -29,7 +29,7 @@ const server = {
     { text: "Download XLSX", href: "/api/review/export.xlsx" },
     {
       text: "Copy into folders by class",
-      run: async () => `The images are copied into ${(await send("/api/review/folders", "POST", {})).folder}.`,
+      run: async () => `Copied the images to ${(await send("/api/review/folders", "POST", {})).folder}.`,
     },
   ],
 };
@@ -54,7 +54,7 @@ const browser = {
     try {
       localStorage.setItem(key, JSON.stringify([...verdicts]));
     } catch {
-      throw new Error("The browser does not keep verdicts of this page. Save the CSV before you close it.");
+      throw new Error("The browser cannot store the verdicts of this page. Save the CSV before you close it.");
     }
   },
   image: (item) => (item.thumbnail ? `data:image/jpeg;base64,${item.thumbnail}` : null),

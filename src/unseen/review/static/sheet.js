@@ -99,7 +99,7 @@ export function openSheet(root, store) {
       group.style.containIntrinsicSize = `auto ${60 + 190 * Math.ceil(members.length / 8)}px`;
       return group;
     });
-    $("sheet").replaceChildren(...(shown.length ? sections : [make("p", { className: "empty", textContent: "No image fits." })]));
+    $("sheet").replaceChildren(...(shown.length ? sections : [make("p", { className: "empty", textContent: "No image matches." })]));
     selected = new Set([...selected].filter((row) => tiles.has(row)));
     if (!tiles.has(current)) current = shown[0] ?? null;
     if (!selected.size && current !== null) selected = new Set([current]);
@@ -264,7 +264,7 @@ export function openSheet(root, store) {
     $("large").hidden = Boolean(item.error);
     $("large").removeAttribute("src");
     if (!item.error) Promise.resolve(store.large(item)).then((source) => ($("large").src = source ?? ""));
-    const unsure = item.known ? "" : `${item.coarser || "Unknown"}: no answer below is sure enough. These are the nearest.`;
+    const unsure = item.known ? "" : `${item.coarser || "Unknown"}: no class reaches the threshold. These are the closest.`;
     $("view-answer").textContent = item.error ?? [unsure, item.alone && `Without the prior: ${item.alone}.`].filter(Boolean).join(" ");
     $("candidates").replaceChildren(
       ...item.classes.slice(0, LARGE).map(([name, seen, confidence], i) => {

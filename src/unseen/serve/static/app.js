@@ -241,7 +241,7 @@ function drawRanking() {
   $("why-coarser").lastElementChild.replaceChildren(...(why ?? []).map((text) => make("li", { textContent: text })));
   $("prior").hidden = !without;
   $("prior").textContent = without
-    ? `By the image alone: ${without.name}, ${percent(without.confidence)}. Place and month give ${ranked[0].name} ${percent(prior)} before the image is seen.`
+    ? `From the image alone: ${without.name}, ${percent(without.confidence)}. Place and month give ${ranked[0].name} ${percent(prior)} before the image is seen.`
     : "";
   const small = new Map(classes.filter((c) => c.thumbnail).map((c) => [c.name, c.thumbnail]));
   const focused = document.activeElement?.closest?.("#ranking button")?.dataset.name;
@@ -324,7 +324,7 @@ function drawWhy() {
   } else {
     const beside = words.length ? [] : terms.map((t) => termRow(t, value(t), largest));
     list.replaceChildren(...beside, ...rows.map(row));
-    if (!rows.length) list.append(make("p", { className: "empty", textContent: "No attribute of that name." }));
+    if (!rows.length) list.append(make("p", { className: "empty", textContent: "No attribute matches." }));
   }
   if (back) [...list.querySelectorAll(`[data-role="${back[1]}"]`)].find((n) => n.dataset.attribute === back[0])?.focus();
   const total = shown.answer.reasons.length;
@@ -582,7 +582,7 @@ async function takeImages(several) {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: "environment" } });
   } catch {
-    complain("The browser gives no access to the camera. Allow this page to use it.");
+    complain("The browser denies access to the camera. Allow this page to use it.");
     return [];
   }
   const taken = [];
@@ -1035,7 +1035,7 @@ async function sendImages(name, files, create = false) {
 // Notes on images that were left out.
 function leftOut({ known, failed, warnings }) {
   const lines = failed.filter((f) => f.error).map((f) => `${f.error}${f.hint ? `. To fix it: ${f.hint}.` : ""}`);
-  if (known.length) lines.unshift(`${count(known.length, "image")} the class has already: ${known.slice(0, 5).join(", ")}${known.length > 5 ? ", …" : ""}.`);
+  if (known.length) lines.unshift(`Already in the class: ${known.slice(0, 5).join(", ")}${known.length > 5 ? ", …" : ""}.`);
   const more = lines.length > 6 ? [`${lines.length - 5} more were left out.`] : [];
   return [...lines.slice(0, more.length ? 5 : 6), ...more, ...warnings];
 }
@@ -1136,14 +1136,14 @@ async function renameClass(name) {
   if (!to || to === true || to === name) return;
   await change(
     () => send(classPath(name), "PATCH", { name: to }),
-    () => `${name} is renamed to ${to}.`,
+    () => `Renamed ${name} to ${to}.`,
   );
 }
 
 async function removeClass(name) {
-  const text = about.saves ? "The saved run loses the class, too." : "Classes of the saved run return when the server restarts; added classes don’t.";
+  const text = about.saves ? "The class is also removed from the saved run." : "Classes of the saved run return when the server restarts; added classes don’t.";
   if (!(await dialog({ title: `Remove ${name}?`, text, ok: "Remove", danger: true }))) return;
-  await change(() => ask(classPath(name), { method: "DELETE" }), () => `${name} is removed.`);
+  await change(() => ask(classPath(name), { method: "DELETE" }), () => `Removed ${name}.`);
 }
 
 // A slider and a number for each attribute; without a value, it is at the mean.
@@ -1159,7 +1159,7 @@ function drawSliders() {
     group = a.group;
     nodes.push(slider(a));
   }
-  $("add-attributes").replaceChildren(...(nodes.length ? nodes : [make("p", { className: "empty", textContent: "No attribute of that name." })]));
+  $("add-attributes").replaceChildren(...(nodes.length ? nodes : [make("p", { className: "empty", textContent: "No attribute matches." })]));
 }
 
 function slider(a) {
@@ -1335,7 +1335,7 @@ function drawAbout() {
     Confidence: sure,
     Unknown: about.threshold == null ? "never: no threshold was chosen" : `below ${percent(about.threshold)} confidence`,
     Limits: `${Math.round(limits.upload_bytes / 2 ** 20)} MB per request, ${limits.image_pixels / 1e6} megapixels per image`,
-    Images: "kept in memory during analysis, never stored; of images of classes, features, file names and checksums are saved",
+    Images: "kept in memory during analysis, never stored; for support images, features, file names and checksums are saved",
     Version: `unseen ${about.version}`,
   };
   $("facts").replaceChildren(

@@ -82,7 +82,7 @@ export async function openReview(host, page) {
       try {
         localStorage.setItem(key(), JSON.stringify(verdicts));
       } catch {
-        throw new Error("The browser does not keep the verdicts. Download the CSV before you leave the page.");
+        throw new Error("The browser cannot store the verdicts. Download the CSV before you leave the page.");
       }
     },
     image: ({ row }) => {
@@ -121,7 +121,7 @@ export async function openReview(host, page) {
       let added = 0;
       for (const [name, images] of files) added += (await page.support.send(name, images)).added.length;
       await page.support.again();
-      return `${count(added, "image")} added to ${count(files.size, "class")}; all images are predicted again. Support images do not count in the measured accuracy.`;
+      return `${count(added, "image")} added to ${count(files.size, "class")}; all images were predicted again. Support images do not count in the measured accuracy.`;
     };
     store.tools.push({ text: "Use as images of their classes", id: "teach", run: teach });
   }
