@@ -69,7 +69,7 @@ def fit(
 
     Args:
         method: a name of :func:`list_methods`, ``package.module:Class``, a class, or an instance of its settings.
-        dataset: ``fieldguide``, a dataset folder, a :class:`~unseen.data.dataset.Dataset`, or with ``attributes`` an
+        dataset: ``fieldguide``, a dataset folder, a :class:`~unseen.data.dataset.Dataset`, or, with ``attributes``, an
             argument of :func:`unseen.make_dataset`: a DataFrame of paths and classes, an ``ImageFolder``, a Hugging
             Face dataset. Everything except a folder is copied to the cache, so that the run finds it again.
         folder: folder of the run; by default ``runs/METHOD-DATASET``.
@@ -83,7 +83,7 @@ def fit(
         protocols: ``honest``, ``paper`` or both.
         seeds: seeds to train, one training each.
         device, workers, engine, cache, progress, graph, on_record, fabric: see :func:`unseen.training.run.fit`.
-        options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``; and of the
+        options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``, and of the
             backbone's :class:`unseen.BackboneSpec`: ``image_size``, ``zoom``, ``weights``, ``mean``, ``std``, ``crop``,
             ``pixels``, ``stages``, ``channels``.
 

@@ -1,4 +1,4 @@
-"""The metrics of generalized zero-shot learning, for anybody's class scores.
+"""The metrics of generalized zero-shot learning, for class scores from any source.
 
 import unseen.metrics
 found = unseen.metrics.gzsl(scores, labels, seen)       # {"T1": 0.61, "U": 0.52, ...}, every registered metric

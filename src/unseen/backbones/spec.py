@@ -52,7 +52,7 @@ class BackboneSpec:
         mirror: whether features are means over the image and its mirror image.
         weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; for imported features their
             store.
-        options: further arguments of `timm.create_model`, such as `pad_type="same"`.
+        options: additional arguments of `timm.create_model`, such as `pad_type="same"`.
         mean: per-channel mean of the normalization; None for the model's own.
         std: per-channel standard deviation of the normalization; None for the model's own.
         crop: fraction of the resized short side that the center crop keeps.

@@ -1,4 +1,4 @@
-"""Ranks above the class, such as genus and family: what can be said of an image if its class is uncertain.
+"""Ranks above the class, such as genus and family: what can be said about an image if its class is uncertain.
 
 One hierarchy: a taxon of a finer rank belongs to one taxon of every coarser rank.
 """

@@ -1,7 +1,7 @@
 """Registry of metrics: name, meaning, direction, chance level and computation of each.
 
-A metric is computed from decisions alone, so anybody's scores can be measured. A further metric is one more entry here;
-other packages use :func:`register_metric` or an entry point of the group ``unseen.metrics``. Every metric is in
+A metric is computed from decisions alone, so scores from any source can be measured. A new metric is one more entry
+here; other packages use :func:`register_metric` or an entry point of the group ``unseen.metrics``. Every metric is in
 ``results.json`` and in tables on request; those that are :attr:`Metric.shown` are columns of every table.
 """
 
@@ -82,7 +82,7 @@ class Metric:
 
     Args:
         name: short name, used as the column of tables.
-        meaning: a sentence without capital and full stop.
+        meaning: a sentence without a capital letter or full stop.
         compute: returns a fraction; or one per image ``(M,)``, NaN for images that do not count, and the metric is then
             the mean over classes of each class's mean, with a bootstrap interval. NaN if there is nothing to measure.
             With ``of``, takes the values of those metrics.
@@ -126,7 +126,7 @@ def register_metric(metric: Metric) -> Metric:
     """Register a metric.
 
     Raises:
-        UnseenError: there is another one of that name, or a metric that it is made of is missing.
+        UnseenError: there is another metric of that name, or one that it is computed from is missing.
     """
     if REGISTRY.get(metric.name, metric) is not metric:
         raise UnseenError(f'a metric "{metric.name}" already exists', hint="choose another name")

@@ -3,7 +3,7 @@
 ::
 
     model = unseen.ZeroShotClassifier("eszsl").fit(X, y, attributes=S, classes=names)
-    model.predict(X_new)  # among all N classes, those without a row in X too
+    model.predict(X_new)  # among all N classes, including those without a row in X
     model.add_class("night heron", {"grey back": 1, "long legs": 0.2})
 
 Features are rows ``(n, C)`` or regions ``(n, R, C)``. Fitting works like ``unseen train``: hyperparameters or epoch,

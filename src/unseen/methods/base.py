@@ -1,6 +1,6 @@
 """The interface of a method: regions to attribute scores, and attribute scores to class scores.
 
-A method knows nothing of files, devices or datasets. Shapes: B images, R regions, C channels, K attributes,
+A method knows nothing about files, devices or datasets. Shapes: B images, R regions, C channels, K attributes,
 N classes.
 """
 

@@ -187,7 +187,9 @@ class DAP(PooledLinear, ClosedFormMethod):
     settings_class = DAPSettings
     presets: ClassVar = {
         "default": Preset(DAPSettings(features="unit"), None, "ours: lambda from 10^-1 ... 10^-6"),
-        "recommended": Preset(DAPSettings(), None, "ours: features' preparation too, chosen on validation classes"),
+        "recommended": Preset(
+            DAPSettings(), None, "ours: preparation of the features also chosen on validation classes"
+        ),
     }
     weight: Tensor
     intercept: Tensor

@@ -46,7 +46,9 @@ class GlobalLinear(TrainedLinear):
     settings_class = GlobalSettings
     presets: ClassVar = {
         "default": Preset(
-            GlobalSettings(features="unit", rows="unit"), Recipe(lr=1e-3), "ours: MSDN's recipe with ten times its step"
+            GlobalSettings(features="unit", rows="unit"),
+            Recipe(lr=1e-3),
+            "ours: MSDN's recipe with ten times its learning rate",
         ),
         "recommended": Preset(
             GlobalSettings(), Recipe(lr=1e-3), "ours: preparations chosen on left-out training classes"

@@ -149,7 +149,7 @@ class MSDNPP(MSDN):
     card = Card(
         title="MSDN++: Mutually Causal Semantic Distillation Network",
         paper="IJCV, arXiv 2603.17412",
-        exact="nothing can be: no code is public and we know the abstract; without the causal term it is MSDN",
+        exact="nothing can be: no code is public, and we know only the abstract; without the causal term it is MSDN",
         ours="the reading: effect, `random` and weights after counterfactual attention learning (Rao et al., "
         "ICCV 2021); `permuted`, its gradient and the semantic effect after CVsC (Chen et al., ACM MM 2024); the "
         "other interventions and `distil_effects`",

@@ -67,7 +67,7 @@ class Weighed:
     """Effect of a prior on a prediction.
 
     Args:
-        without: best candidate by the image alone.
+        without: best candidate from the image alone.
         prior: prior probability of the best candidate, among the candidate classes.
     """
 
@@ -111,7 +111,7 @@ class Prediction:
 
     @property
     def coarser(self) -> Taxon | None:
-        """The finest sure rank, if the best candidate is not sure; ``None`` if no rank is."""
+        """The finest sure taxon, if the best candidate is below the threshold; ``None`` if no taxon is sure."""
         if self.known:
             return None
         above = [taxon.rank for taxon in self.ranks]
@@ -344,7 +344,7 @@ def columns(extent: Extent) -> dict[str, type]:
 _EACH = (("class", str), ("confidence", float))
 """Columns of every further candidate."""
 _WITHOUT: list[tuple[str, type]] = [("class_without_prior", str), ("confidence_without_prior", float), ("prior", float)]
-"""The answer by the image alone, and the prior probability of the best candidate."""
+"""The answer from the image alone, and the prior probability of the best candidate."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class ScoredModel:
         gamma: subtracted from the scores of seen classes.
         temperature: softmax temperature of the confidence; ``None`` if not fitted (then 1).
         threshold: confidence below which an image counts as unknown, chosen on validation data; ``None`` for none.
-        rank_thresholds: thresholds of ranks above the class, chosen on validation data too; others follow
+        rank_thresholds: thresholds of ranks above the class, also chosen on validation data; others follow
             ``threshold``.
         store_dtype: dtype that regions are rounded to, as in training.
         device: see :func:`unseen.ground.devices.find_device`.
@@ -137,7 +137,7 @@ class ScoredModel:
     # the classes
 
     def as_now(self) -> Self:
-        """The same model with the classes of this moment, for work during which they may change."""
+        """The same model with its current classes, for work during which they may change."""
         with CHANGING:
             _ = self.references, self.scorer, self.own_images  # what is read on first use stays with the original
             return copy.copy(self)

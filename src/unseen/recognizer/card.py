@@ -67,7 +67,7 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
     Args:
         model: model to describe, with the facts about its training in ``about``.
         fields: facts from the author.
-        backbone_stored: whether the backbone's weights lie beside the card.
+        backbone_stored: whether the backbone's weights are stored beside the card.
     """
     about, table, method = model.about, model.table, model.method
     data, machine, versions = (_part(about, name) for name in ("data", "machine", "versions"))

@@ -1,4 +1,4 @@
-"""A trained model in use: predict, explain, and change classes."""
+"""Use a trained model: predict, explain, and change classes."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ class Recognizer(TrainedModel):
                 classes, and :attr:`Prediction.coarser` has the answer if no class reaches the threshold.
             prior: how likely each class is before the image is seen (``Prior.read("prior.csv").at("coast", 5)``), or a
                 callable that returns the prior of each image. Confidences are then posterior probabilities, and
-                :attr:`Prediction.weighed` has the answer by the image alone.
+                :attr:`Prediction.weighed` has the answer from the image alone.
 
         Raises:
             UnseenError: an unknown class or rank, no candidate class, an invalid number, threshold or prior; raised

@@ -60,7 +60,7 @@ class Run:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What readers of the results should know of the data, the configuration and the training, one line each.
+        """What readers of the results should know about the data, the configuration and the training, one line each.
 
         Raises:
             RunError: the run is unfinished.
