@@ -26,6 +26,7 @@ from unseen.report.command import train_command, train_words
 from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
+from unseen.report.page import commands
 from unseen.report.quality import class_order, class_rows, hardly_varying, mistakes
 from unseen.report.summary import by_chance, could_try_more, hardly_recognized, in_words, paragraph, sureness
 from unseen.report.tables import paper_choice, validation_words
@@ -166,6 +167,11 @@ def test_what_chance_does_to_accuracies_is_said_for_images_and_for_classes():
     assert by_chance([sure]).endswith("would hardly change; with other classes, they might.")
     assert by_chance([sure | {"low_classes": 0.9, "high_classes": 1.0}]).endswith("they may move by about ±5 points.")
     assert by_chance([{"mean": None, "low": None, "high": None}]) == ""
+
+
+def test_commands_are_code_and_all_else_is_escaped():
+    text = "`unseen classes images` adds <b> of `a` & `b`."
+    assert commands(text) == "<code>unseen classes images</code> adds &lt;b&gt; of `a` &amp; `b`."
 
 
 def test_mistakes_by_hand():

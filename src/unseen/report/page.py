@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from unseen.data.dataset import Dataset
 from unseen.evaluation.registry import chosen_metrics, every_metric, sentence
@@ -99,8 +101,13 @@ def environment() -> jinja2.Environment:
     script = made.loader.get_source(made, "report/script.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     made.globals.update(script=script, script_digest=digest, count=counted)
-    made.filters.update(percent=percent, class_label=class_label)
+    made.filters.update(percent=percent, class_label=class_label, commands=commands)
     return made
+
+
+def commands(text: str) -> Markup:
+    """Text with commands in backticks, as the terminal prints them, as HTML."""
+    return Markup(re.sub(r"`(unseen [a-z ]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
 
 
 def _results(runs: Sequence[Run]) -> Mapping[str, Any]:

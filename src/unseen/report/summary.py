@@ -295,13 +295,14 @@ def advice(
     if close:
         lines.append(
             f"{close[0].name} and {close[0].taken_for} are nearly the same in the class table "
-            f"(similarity {close[0].alike:.2f}). Another attribute that separates them would help."
+            f"(similarity {close[0].alike:.2f}). Another attribute that separates them would help; "
+            "`unseen classes separate` suggests some."
         )
     u, s = measured["U"]["mean"], measured["S"]["mean"]
     if u is not None and s is not None and s - u > 0.15:
         lines.append(
             f"Unseen classes do {100 * (s - u):.0f} points worse than seen ones. A few images of the "
-            "worst unseen classes would help most."
+            "worst unseen classes would help most: `unseen classes images`."
         )
     if attributes is not None and attributes.hardly:
         one, more = "hardly varies between the classes and helps", "hardly vary between the classes and help"
