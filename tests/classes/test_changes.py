@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+
 import numpy as np
+import openpyxl
+import pandas as pd
 import pytest
 from filelock import FileLock
 
@@ -189,3 +193,39 @@ def test_another_unit_is_noticed():
     assert unit_doubt(np.array([0.8, 0.2, 0]), TABLE) == "the largest value is 0.8; the other classes have 50 to 100"
     assert unit_doubt(np.array([8000.0, 0, 0]), TABLE) is not None
     assert unit_doubt(np.array([80.0, 0, 0]), TABLE) is None
+
+
+def test_numbers_of_a_workbook_fit_a_column_with_decimal_commas(tmp_path):
+    """A number that a file stores has no decimal sign; 3.125 must not become 3125 or an error."""
+    encoding = Encoding((Column("wing", "number", low=0, high=10, greatest=10, decimal=",", fill=(0.5, 0.5)),))
+    table = ClassTable(("a",), Attributes(("wing::low", "wing::high")), np.array([[1.0, 0]]), np.array([True]))
+    frame = pd.DataFrame({"class": ["x", "y"], "wing": [3.125, 7.5]})
+    frame.to_excel(tmp_path / "new.xlsx", index=False)
+    frame.to_parquet(tmp_path / "new.parquet")
+    pd.DataFrame({"attribute": ["wing"], "value": [3.125]}).to_excel(tmp_path / "one.xlsx", index=False)
+    for name, wanted in (("new.xlsx", [0.3125, 0.75]), ("new.parquet", [0.3125, 0.75]), ("one.xlsx", [0.3125])):
+        found = read_described(tmp_path / name)
+        assert [values_of(one.cells, table, encoding)[1] for one in found] == wanted
+    beyond = Column("wing", "number", low=0, high=3, decimal=",").beyond(3.125)
+    assert beyond == "wing 3,1250 is beyond the range of the table, 0 to 3, and counts as its end"
+
+
+def test_what_a_workbook_of_classes_leaves_out_and_has_changed_is_noted(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["class", "x"], ["a", 1], ["b", 2], [datetime.datetime(2026, 5, 1), 3]):
+        book.active.append(row)
+    book.active.row_dimensions[2].hidden = True
+    book.create_sheet("More").append(["class", "x"])
+    book.save(tmp_path / "new.xlsx")
+    first, second = read_described(tmp_path / "new.xlsx")
+    assert (first.name, first.where, second.where) == (
+        "b",
+        f"{tmp_path / 'new.xlsx'}, row 3",
+        f"{tmp_path / 'new.xlsx'}, row 4",
+    )
+    assert first.notes[:2] == (
+        'sheet "Sheet": 1 hidden row ignored; unhide them to include them',
+        'sheet "Sheet" is used; ignored: "More"',
+    )
+    assert '"2026-05-01" is a date' in first.notes[2]
+    assert (len(first.notes), second.notes) == (3, ())

@@ -405,6 +405,36 @@ def test_class_folders_and_words(own):
     assert [data.table.names[c] for c in data.labels[[0, 59]]] == ["bear", "wolf"]
 
 
+def test_folders_that_lose_or_mix_images_are_told(own):
+    """Each was once silent: a class became unseen, or images counted for another class."""
+    for path in (own / "images/bear").iterdir():
+        path.unlink()
+    (own / "images/lynx").mkdir()
+    (own / "Wolf").mkdir()
+    (own / "stray.png").touch()
+    (own / "images/wolf/@eaDir").mkdir()
+    (own / "images/wolf/@eaDir/0.jpg").touch()
+    data = load_folder(own)
+    assert list(data.table.seen) == [True, True, False, False]
+    assert len(data.files) == 40
+    assert data.warnings[1:] == (
+        "2 class folders without images, so unseen classes: bear, lynx",
+        "not used, because outside images/: Wolf/, stray.png",
+    )
+    (own / "images/red fox/Wolf").mkdir()
+    (own / "images/red fox/Wolf/1.jpg").touch()
+    refused(own, "images/red fox/Wolf", '"red fox/Wolf/1.jpg" is in folders of two classes')
+    (own / "images/red fox/Wolf").rename(own / "images/red fox/Red_Fox")  # of the same class
+    assert (load_folder(own).labels == 0).sum() == 21
+
+
+def test_a_class_whose_name_hides_its_folder(own):
+    (own / "images/bear").rename(own / "images/.bear")
+    table = own / "classes.csv"
+    table.write_text(table.read_text().replace("bear", ".bear"))
+    refused(own, "images/.bear", "its name hides this folder of a class")
+
+
 def test_classes_that_do_not_differ_are_refused_before_training(own):
     (own / "classes.csv").write_text("class,a,b\nbear,1,2\nred fox,2,4\nwolf,3,6\nlynx,1,0\n")
     text = "the 3 seen classes all have the same attributes, so nothing can be learned"

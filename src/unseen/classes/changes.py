@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from unseen.classes.attributes import NO_VALUES, SEPARATOR, is_attribute
 from unseen.classes.spreadsheets.cells import exact_text, fold, place, tidy
 from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.mangled import doubts_of_names
 from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
 from unseen.classes.spreadsheets.renaming import with_unique_words
 from unseen.classes.spreadsheets.tables import read_table
@@ -190,13 +191,15 @@ class Described:
 
     Args:
         name: name of the class; ``None`` if a file describes one class without naming it.
-        cells: attribute, or column of the original spreadsheet, to cell.
+        cells: attribute, or column of the original spreadsheet, to text, or to a number that the file stores as such.
         where: place, for errors.
+        notes: what the file leaves out or may have changed; on the first class of a file.
     """
 
     name: str | None
-    cells: Mapping[str, str]
+    cells: Mapping[str, str | float]
     where: str
+    notes: tuple[str, ...] = ()
 
 
 def read_described(path: Path, data: bytes | None = None) -> list[Described]:
@@ -225,13 +228,29 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
         columns = [str(c) for c in frame.columns if c not in NO_VALUES]
         if not columns:
             raise DataError("no attribute columns", where=path, hint="add one column per attribute")
+        typed, shown = frame.attrs["typed"], frame.attrs["rows"]
+        doubts = doubts_of_names(list(frame["class"]), frame.attrs["scientific"].get("class", ()), path)
+        notes = [*frame.attrs["notes"], *map(str, doubts)]
         return [
-            Described(str(row["class"]), {c: str(row[c]) for c in columns}, place(path, i))
+            Described(
+                str(row["class"]),
+                {c: _stored(row[c]) if c in typed else str(row[c]) for c in columns},
+                place(path, i if shown is None else shown[i] - 2),
+                () if i else tuple(notes),
+            )
             for i, (_, row) in enumerate(frame.iterrows())
         ]
     no_repeats(frame, "attribute", path)
-    cells = {str(a): str(v) for a, v in zip(frame["attribute"], frame["value"], strict=True)}
-    return [Described(None, cells, str(path))]
+    typed = "value" in frame.attrs["typed"]
+    values = [_stored(v) if typed else str(v) for v in frame["value"]]
+    cells = dict(zip(map(str, frame["attribute"]), values, strict=True))
+    return [Described(None, cells, str(path), tuple(frame.attrs["notes"]))]
+
+
+def _stored(cell: str) -> str | float:
+    """A cell of a column of numbers as the number that the file stores: no decimal sign is to be settled."""
+    value = _plain(cell)
+    return value if math.isfinite(value) else cell
 
 
 def _nameless(error: DataError, path: Path, frame: pd.DataFrame, data: bytes | None) -> DataError:
@@ -321,7 +340,7 @@ def _as_written(cells: Mapping[str, object], table: ClassTable) -> bool:
     """
     if cells.keys() != table.attributes.positions.keys():
         return False
-    texts = [str(cell) for cell in cells.values()]
+    texts = [exact_text(cell) if isinstance(cell, float) else str(cell) for cell in cells.values()]
     found = to_numbers(texts)
     largest = np.abs(table.values).max(axis=0, initial=1.0)[[table.attributes.positions[name] for name in cells]]
     written = all(exact_text(value) == text for value, text in zip(found.tolist(), texts, strict=True))
@@ -378,7 +397,7 @@ def beyond_range(name: str, cells: Mapping[str, object], encoding: Encoding | No
     """Notes on numbers of a class that are beyond the range of the training's table, and count as its end."""
     columns = {fold(column.name): column for column in encoding.columns} if encoding is not None else {}
     found = [(columns[fold(key)], cell) for key, cell in cells.items() if fold(key) in columns]
-    return [f'"{name}": {text}' for column, cell in found if (text := column.beyond(str(cell)))]
+    return [f'"{name}": {text}' for column, cell in found if (text := column.beyond(cell))]
 
 
 def unit_doubt(values: np.ndarray, table: ClassTable) -> str | None:

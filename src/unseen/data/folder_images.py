@@ -20,7 +20,8 @@ from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_column
 from unseen.classes.spreadsheets.values import repeats
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
-from unseen.ground.image_files import LeftOut, endings, image_files
+from unseen.ground.image_files import LeftOut, endings, hidden, image_files
+from unseen.ground.words import counted
 
 FEATURES = "features"
 Complain = Callable[[Sequence[DataError]], None]
@@ -223,6 +224,7 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
     Without ``images/``, ``strict`` is false and folders that name no class are ignored.
     """
     files, labels, notes, roles = [], [], [], []
+    mixed: dict[str, str] = {}
     said: dict[str, int | None] = {}
     found_files, others = find_files(images)
     position, other = _matched((f for file in found_files for f in PurePosixPath(file).parts[:-1]), names)
@@ -234,7 +236,9 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
                 said[folder] = position.get(folder)
                 if folder in other:
                     notes.append(f'folder "{folder}" is read as class "{other[folder]}"')
-        label = next((said[f] for f in folders if said[f] is not None), None)
+        label, *more = dict.fromkeys(said[f] for f in folders if said[f] is not None) or [None]
+        if more:
+            mixed.setdefault("/".join(folders), file)
         if label is not None:
             files.append(file)
             labels.append(label)
@@ -243,6 +247,23 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
             said.setdefault(f"{folders[0]}/", None)
         else:
             said.setdefault("/", None)
+    complain(
+        [
+            DataError(
+                f'"{file}" is in the folders of two classes', where=images / folder, hint="move or rename the folder"
+            )
+            for folder, file in mixed.items()
+        ]
+    )
+    complain(
+        [
+            DataError(
+                "the folder of a class is hidden by its name", where=images / name, hint="rename it and the class"
+            )
+            for name in names
+            if hidden(name) and (images / name).is_dir()
+        ]
+    )
     strangers = [folder.removesuffix("/") for folder in said if folder.endswith("/")]
     if strict:
         complain(
@@ -261,6 +282,8 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
             hint += f"; or {_unplaced(classes.parent)}"
         complain([DataError("no folder in images/ has the name of a class", where=images, hint=hint)])
         return None
+    notes += _without_images(images, names, {names[label] for label in labels})
+    notes += _beside(classes.parent, names) if strict else []
     notes += left_out((f, why) for f, why in others if strict or any(said.get(p) is not None for p in Path(f).parts))
     bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain))
     keep = [i for i in range(len(files)) if i not in bad]
@@ -280,6 +303,26 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
     return Listing(
         images, None, tuple(files[i] for i in keep), np.array([labels[i] for i in keep], np.int64), split, tuple(notes)
     )
+
+
+def _without_images(images: Path, names: Sequence[str], having: Collection[str]) -> list[str]:
+    """A note on folders of classes that have no images, so that the classes are unseen."""
+    folders = {fold(path.name) for path in images.iterdir() if path.is_dir()}
+    bare = [name for name in names if fold(name) in folders and name not in having]
+    shown = ", ".join(bare[:4]) + (", ..." if len(bare) > 4 else "")
+    return [f"{counted(len(bare), 'class folder')} without images, so unseen classes: {shown}"] if bare else []
+
+
+def _beside(root: Path, names: Sequence[str]) -> list[str]:
+    """A note on images, and on folders of classes, that are beside ``images/`` and not in it."""
+    known = set(map(fold, names))
+    found = sorted(
+        path.name + "/" * path.is_dir()
+        for path in root.iterdir()
+        if not hidden(path.name) and (fold(path.name) in known if path.is_dir() else path.suffix.lower() in endings())
+    )
+    shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+    return [f"not used, because outside images/: {shown}"] if found else []
 
 
 ROLES = {

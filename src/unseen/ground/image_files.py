@@ -11,8 +11,8 @@ from PIL import Image
 
 from unseen.ground.images import FORMATS, begins_like_an_image, formats, opened_image
 
-JUNK = ("thumbs.db", "desktop.ini")
-"""Files that operating systems create; like hidden files they are ignored."""
+JUNK = ("thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin")
+"""What operating systems and network storage create, such as thumbnails; like hidden files it is ignored."""
 OTHER = {
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw"), "a camera raw file"),
     **dict.fromkeys((".svg", ".pdf", ".eps", ".ai"), "a vector graphic"),
@@ -87,7 +87,7 @@ def image_files(folder: str | os.PathLike[str], left: Tell = _ignore) -> Iterato
 def _below(folder: str, left: Tell, above: tuple[str, ...]) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
-            inside = sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
+            inside = sorted((e for e in entries if not hidden(e.name)), key=lambda e: e.name)
     except OSError as error:
         left(folder, f"an unreadable folder ({error.strerror})")
         return
@@ -109,7 +109,8 @@ def _below(folder: str, left: Tell, above: tuple[str, ...]) -> Iterator[str]:
             left(entry.path, why)
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is never used."""
     return name.startswith((".", "~", "__MACOSX")) or name.lower() in JUNK
 
 

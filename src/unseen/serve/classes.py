@@ -175,7 +175,7 @@ class Classes:
                 table, encoding = self.recognizer.table, self.recognizer.encoding
                 cells, taxa = taxa_in(one.cells, table, encoding)
                 self.add_described(name, values_of(cells, table, encoding, where=one.where), taxa)
-                notes += beyond_range(name, cells, encoding)
+                notes += [*one.notes, *beyond_range(name, cells, encoding)]
         return self._changed(names, notes)
 
     def save(self) -> schema.Saved:

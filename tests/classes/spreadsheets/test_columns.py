@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.columns import CellError, Column, Encoding
 from unseen.classes.spreadsheets.scales import SCALES
 from unseen.classes.spreadsheets.together import stands
 from unseen.classes.spreadsheets.understanding import understand
@@ -352,3 +352,27 @@ def test_any_table_of_words_keeps_its_encoding_in_json(data):
 def test_damaged_json(value):
     with pytest.raises(DataError):
         Encoding.from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [
+        (Column("x", "number", low=1, high=5, least=1, greatest=5, decimal="."), "3,125", "can mean 3.1250 or 3125"),
+        (Column("x", "number", low=1, high=5, least=1, greatest=5, decimal=","), "3.125", "can mean 3,1250 or 3125"),
+        (Column("x", "as is", least=1, greatest=5, decimal="."), "3,125", "can mean 3.1250 or 3125"),
+        (Column("x", "number", low=900, high=5e3, least=900, greatest=5e3, decimal=","), "3,125", "3125 or 3,1250"),
+        (Column("x", "percent", unit="%", least=5, greatest=80), "0.8", "is it a fraction or a percentage?"),
+    ],
+)
+def test_a_later_cell_in_another_notation_is_asked_about(column, cell, said):
+    with pytest.raises(CellError) as error:
+        column.read(cell)
+    assert said in error.value.what
+
+
+def test_a_later_cell_in_the_columns_notation_is_read():
+    number = Column("x", "number", low=0, high=5000, least=0.5, greatest=5000, decimal=".")
+    assert number.read("2,500")[1] == 0.5
+    assert number.read("9,000")[1] == 1
+    assert Column("x", "percent", unit="%", least=0.5, greatest=80).read("0.8") == [0.008]
+    assert Column("x", "percent", unit="%", least=5, greatest=80).read("0.8%") == [0.008]

@@ -383,8 +383,8 @@ def test_plain_categories_are_not_doubted(cells):
 @pytest.mark.parametrize(
     ("cells", "row", "text"),
     [
-        (["1.5", "2.25", "3,125", "4.5"], 4, '"3,125" can mean 3.125 or 3125; the other cells are 1.5 to 4.5'),
-        (["1,5", "2,25", "3.125", "4,5"], 4, '"3.125" can mean 3,125 or 3125; the other cells are 1.5 to 4.5'),
+        (["1.5", "2.25", "3,125", "4.5"], 4, '"3,125" can mean 3.1250 or 3125; the other cells are 1.5 to 4.5'),
+        (["1,5", "2,25", "3.125", "4,5"], 4, '"3.125" can mean 3,1250 or 3125; the other cells are 1.5 to 4.5'),
         (
             ["1,200", "1.350", "3000", "950", "2500"],
             3,

@@ -33,7 +33,18 @@ import numpy as np
 from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest, unquoted
 from unseen.classes.spreadsheets.flags import NO_WORDS, YES_WORDS
-from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing, measure, plain_number, same_unit
+from unseen.classes.spreadsheets.numbers import (
+    COMMA,
+    DASHES,
+    DECIMALS,
+    EITHER,
+    Sign,
+    is_missing,
+    measure,
+    plain_number,
+    same_unit,
+    unmistakable,
+)
 from unseen.classes.spreadsheets.scales import are_signs, step_of
 from unseen.classes.spreadsheets.values import to_numbers
 from unseen.errors import DataError
@@ -156,9 +167,20 @@ class Column:
             raise CellError(f'"{cell}": {others}', "use one unit in the whole column, or none")
         if self.kind == "share" and not 0 <= value <= 1:
             raise CellError(f"{cell} is not between 0 and 1", "use fractions in the whole column, or percentages")
+        if self.kind in ("number", "as is"):
+            self._check_sign(cell, value)
         if self.kind == "number":
             value = self._share(cell, value)
         return float(value)
+
+    def _check_sign(self, cell: str, value: float) -> None:
+        """Raise CellError for a number far from the column's that is among them with the other decimal sign."""
+        if self.least / 10 <= value <= 10 * self.greatest or not EITHER.search(cell):
+            return
+        for found in (measure(cell, sign) for sign in DECIMALS):
+            if found is not None and self.least <= found[0] <= self.greatest:
+                here, there = (unmistakable(way, self.decimal) for way in (found[0], value))
+                raise CellError(f'"{cell}" can mean {here} or {there}', f"write {here} or {there}")
 
     def _share(self, cell: str, value: float) -> float:
         """Position of a number between low, 0, and high, 1."""
@@ -183,8 +205,14 @@ class Column:
             raise CellError(f'"{cell}" is a date', "format the column as text and enter the value again")
         raise CellError(f'"{cell}" is not a finite number', "enter a number, or leave the cell blank")
 
-    def beyond(self, cell: str) -> str:
+    def text(self, cell: object) -> str:
+        """A cell of any type in the column's notation."""
+        text = unquoted(as_text(cell))
+        return text.replace(".", self.decimal or ".") if isinstance(cell, int | float | np.number) else text
+
+    def beyond(self, cell: object) -> str:
         """A note if a number is beyond the ends of the column; else empty."""
+        cell = self.text(cell)
         found = None if self.kind != "number" or self.is_blank(cell) else measure(cell, self.decimal)
         if found is None or self.low <= found[0] <= self.high:
             return ""
@@ -261,7 +289,7 @@ class Column:
     def _percent(self, cell: str, value: float, unit: str) -> float:
         if not 0 <= value <= 100 or unit not in ("", "%"):
             raise CellError(f'"{cell}" is not a percentage', "use 0% to 100%")
-        if self.unit != "%" and not unit and 0 < value <= 1:
+        if (self.unit != "%" or self.least > 1) and not unit and 0 < value <= 1:
             raise CellError(
                 f'"{cell}" among percentages: is it a fraction or a percentage?', f"use {100 * value:g}%, or {cell}%"
             )
@@ -337,10 +365,7 @@ class Encoding:
                 cell = int(cell)
             where = f'column "{column.name}"'
             try:
-                text = unquoted(as_text(cell))
-                if isinstance(cell, int | float | np.number) and column.decimal:
-                    text = text.replace(".", column.decimal)
-                found = column.read(text)
+                found = column.read(column.text(cell))
             except CellError as error:
                 raise DataError(error.what, where=where, hint=error.hint) from None
             named = {a: plain_number(as_text(direct[a])) for a in column.attributes if a in direct}

@@ -78,7 +78,7 @@ _LONGEST = 60
 """Largest length of a number in characters; longer cells are text."""
 _CODE = re.compile(r"-(?:1|9+)|9{3,}|-8{2,}|8{4,}")
 """Numbers that often mean "not known"."""
-_EITHER = re.compile(r"(?<!\d)[1-9]\d{0,2}[.,]\d{3}(?!\d)")
+EITHER = re.compile(r"(?<!\d)[1-9]\d{0,2}[.,]\d{3}(?!\d)")
 """A thousand in one notation, and three decimals in the other."""
 _OTHERS = 3
 """Least number of other values that tell whether a value is far from them."""
@@ -243,6 +243,12 @@ def settle(columns: Sequence[Sequence[str]], missing: Iterable[str] = ()) -> Sig
     return votes.most_common(1)[0][0] if votes else ""
 
 
+def unmistakable(value: float, decimal: Sign) -> str:
+    """A number as text that has one meaning in a column with this decimal sign."""
+    text = f"{value:.10g}".replace(POINT, decimal or POINT)
+    return f"{text}0" if EITHER.fullmatch(text) else text
+
+
 def misplaced(cells: Sequence[str], numbers: Numbers) -> list[int]:
     """Positions of numbers far from all others that would be among them with the other decimal sign: 3,125 beside 4.5.
 
@@ -251,7 +257,7 @@ def misplaced(cells: Sequence[str], numbers: Numbers) -> list[int]:
         numbers: what was read from them.
     """
     sizes = [abs(value) for value in numbers.values]
-    looks = [i for i, cell in enumerate(cells) if _EITHER.search(cell) and sizes[i] > 0]
+    looks = [i for i, cell in enumerate(cells) if EITHER.search(cell) and sizes[i] > 0]
     found = []
     for sign in (POINT, COMMA) if looks else ():
         mine = {i for i in looks if sign in cells[i]}

@@ -28,6 +28,7 @@ from unseen.classes.spreadsheets.numbers import (
     misplaced,
     read_numbers,
     settle,
+    unmistakable,
 )
 from unseen.errors import DataError
 from unseen.ground.words import counted
@@ -50,7 +51,7 @@ def settle_decimals(
             continue
         for row in misplaced(read.cells, read.numbers):
             ways = sorted({measure(read.cells[row], sign) or (0.0, "") for sign in (COMMA, POINT)})
-            either = " or ".join(f"{value:.10g}".replace(".", read.numbers.decimal or POINT) for value, _ in ways)
+            either = " or ".join(unmistakable(value, read.numbers.decimal) for value, _ in ways)
             values = [v for i, v in enumerate(read.numbers.values) if i != row and np.isfinite(v)]
             what = f'"{read.cells[row]}" can mean {either}; the other cells are {min(values):g} to {max(values):g}'
             where = place(path, row, read.column.name)

@@ -97,7 +97,7 @@ def _described(
         raise UnseenError(f"{option} applies to one class only", hint="name one class, or put the values in the file")
     if any(d.name is None for d in found) and name is None:
         raise UnseenError("the class has no name", hint='unseen classes add RUN "NAME" --attributes FILE')
-    return [Described(d.name or name, {**d.cells, **cells}, d.where) for d in found]
+    return [Described(d.name or name, {**d.cells, **cells}, d.where, d.notes) for d in found]
 
 
 def _doubts(table: ClassTable, name: str) -> tuple[list[str], list[Near]]:
@@ -181,6 +181,7 @@ def add(
         start = None if like is None else current.values[current.index(like)]
         for one in described:
             assert one.name is not None
+            lines += one.notes
             cells, taxa = taxa_in(one.cells, table, encoding)
             values = None if bare else values_of(cells, current, encoding, start=start, where=one.where)
             doubt = None if bare or start is not None else left_unknown(cells, current, encoding)
@@ -228,6 +229,7 @@ def edit(
         table, encoding, support = current, read_encoding(run), support_of(run)
         for one in described:
             assert one.name is not None
+            lines += one.notes
             start = current.values[current.index(one.name if like is None else like)]
             cells, taxa = taxa_in(one.cells, table, encoding)
             if taxa:
