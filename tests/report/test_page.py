@@ -235,7 +235,7 @@ def test_classes_set_aside_stand_for_unseen_ones(closed, write, tmp_path):
         found["metrics"] |= {"T1": none, "U": none, "H": none, "AUSUC": none}
         draw = {"classes": ["one <b>", "two"], "images": 4, "metrics": {}, "calibration": None}
         metrics = {name: {**entry, "mean": mean} for name, mean in (("T1", 0.625), ("U", 0.375), ("H", 0.4))}
-        found["holdout"] = {"metrics": metrics, "classes_set_aside": 2, "chance": 0.5, "draws": [draw]}
+        found["holdout"] = {"metrics": metrics, "classes_set_aside": 2, "classes_unseen": 5, "draws": [draw]}
 
     read = sound(write(edited(closed, tmp_path / "run", edit)))
     words = read.words("summary")
@@ -243,8 +243,8 @@ def test_classes_set_aside_stand_for_unseen_ones(closed, write, tmp_path):
     assert "Estimated by setting 2 of your classes aside" in words
     assert "62.5%" in words
     assert "37.5%" in words
-    assert "Guessing: 50.0%. 95% interval 50.0 to 75.0" in words
-    assert "right 62 of 100 times among these 2 (guessing: 50)" in words
+    assert "Guessing: 20.0%. 95% interval 50.0 to 75.0" in words
+    assert "right 62 of 100 times among 5 unseen classes (guessing: 20)" in words
     assert "one <b>" in read.words("data")
     assert "AUSUC" not in read.words("results")
 
@@ -361,6 +361,7 @@ HOLDOUT = {
     "metrics": dict.fromkeys(("T1", "U", "S", "H"), ENTRY),
     "draws": [{"classes": ["a", "b"], "images": 4, "metrics": {}, "calibration": None}],
     "classes_set_aside": 2,
+    "classes_unseen": 2,
     "attributes": {"auroc": [0.9, 0.7, None, *[0.55] * 47], "spearman": [0.5, 0.25, None, *[0.1] * 47]},
 }
 

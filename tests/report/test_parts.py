@@ -161,11 +161,16 @@ def test_what_chance_does_to_accuracies_is_said_for_images_and_for_classes():
     few = {"mean": 0.5, "low": 0.48, "high": 0.52}
     many = {"mean": 0.9, "low": 0.85, "high": 0.93, "low_classes": 0.7, "high_classes": 0.98}
     sure = {"mean": 1.0, "low": 1.0, "high": 1.0}
-    same = "With other images of the same classes these accuracies would move by about"
-    assert by_chance([few, many]) == f"{same} ±4 points, with other classes of this kind by about ±14."
+    same = "With other images of the same classes, these accuracies would move by about"
+    assert by_chance([few, many]) == f"{same} ±4 points, with other classes of this kind by about ±14 points."
     assert by_chance([few, sure]) == f"{same} ±2 points, with other classes by more."
-    assert by_chance([sure]).endswith("would hardly change; with other classes, they might.")
-    assert by_chance([sure | {"low_classes": 0.9, "high_classes": 1.0}]).endswith("they may move by about ±5 points.")
+    assert by_chance([sure]).endswith("would hardly change; with other classes, perhaps more than that.")
+    assert by_chance([sure | {"low_classes": 0.9, "high_classes": 1.0}]).endswith("perhaps by about ±5 points.")
+    one = {"mean": 0.5, "low": 0.49, "high": 0.51}
+    said = by_chance([one], "the accuracy on seen classes")
+    assert said.startswith(
+        "With other images of the same classes, the accuracy on seen classes would move by about ±1 point,"
+    )
     assert by_chance([{"mean": None, "low": None, "high": None}]) == ""
 
 

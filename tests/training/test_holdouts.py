@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from unseen.errors import DataError
 from unseen.evaluation.metrics import Decisions
 from unseen.report.material import recorded
 from unseen.report.summary import advice, sureness, verdict
-from unseen.training.holdouts import HoldOut, _over_draws, holdout_dataset, needs_holdouts
+from unseen.training.holdouts import estimated, holdout_dataset, needs_holdouts, paired
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +37,33 @@ def test_classes_set_aside_are_seen_ones_with_all_their_images(without, tiny_gui
     assert not needs_holdouts(load_folder(tiny_guide))
     made = holdout_dataset(dataset)
     seen = [name for name, kind in zip(dataset.table.names, dataset.table.seen, strict=True) if kind]
-    assert list(made.table.names) == seen
-    aside = {made.table.names[c] for c in np.flatnonzero(~made.table.seen)}
-    assert len(aside) == 2  # a quarter of 8 or 9
+    aside = {made.table.names[c] for c in made.labels[made.split == "test_unseen"]}
+    assert len(aside) == 2  # at least two
+    # as many unseen classes as in use: real ones make up the number, and keep their rows
+    unseen = [name for name in dataset.table.names if name not in seen]
+    others = {name for name, kind in zip(made.table.names, made.table.seen, strict=True) if not kind} - aside
+    assert len(unseen) > 2
+    assert others < set(unseen)
+    assert (~made.table.seen).sum() == len(unseen)
+    assert set(made.table.names) == set(seen) | others
+    for name in made.table.names:
+        np.testing.assert_array_equal(
+            made.table.values[made.table.names.index(name)], dataset.table.values[dataset.table.names.index(name)]
+        )
     for i, file in enumerate(dataset.files):
         name = dataset.table.names[dataset.labels[i]]
         assert made.files[i] == file
         assert made.table.names[made.labels[i]] == name
         assert made.split[i] == ("test_unseen" if name in aside else dataset.split[i])
     assert holdout_dataset(dataset).fingerprint == made.fingerprint
-    draws = [holdout_dataset(dataset, d).table.seen for d in range(12)]
-    assert len({tuple(draw) for draw in draws}) == 12  # none stands twice
+    draws = [holdout_dataset(dataset, d) for d in range(12)]
+    pairs = [{d.table.names[c] for c in d.labels[d.split == "test_unseen"]} for d in draws]
+    assert len({frozenset(pair) for pair in pairs}) == 12  # none stands twice
     # every class is set aside before any is again, as far as pairs of them go round
-    assert sum(~draw for draw in draws[: len(seen) // 2]).max() == 1
+    assert max(Counter(name for pair in pairs[: len(seen) // 2] for name in pair).values()) == 1
+    # and every real unseen class takes part before any does again
+    first = [name for d in draws[:2] for name in set(unseen) & set(d.table.names)]
+    assert len(set(first)) == min(len(first), len(unseen))
     with pytest.raises(DataError, match="no hold-out is needed"):
         holdout_dataset(load_folder(tiny_guide))
 
@@ -60,7 +74,9 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
     found = run.results["protocols"]["honest"]
     assert found["metrics"]["T1"]["mean"] is None
     holdout = found["holdout"]
-    assert holdout["chance"]["T1"] == 0.5
+    assert holdout["classes_set_aside"] == 2
+    assert holdout["classes_unseen"] == (~load_folder(without).table.seen).sum()
+    assert holdout["chance"]["T1"] == 1 / holdout["classes_unseen"]
     assert holdout["chance"]["U"] == 1 / len(holdout_dataset(load_folder(without)).table)
     assert holdout["distinct_classes"] == 4
     assert holdout["metrics"]["T1"]["low"] <= holdout["metrics"]["T1"]["mean"] <= holdout["metrics"]["T1"]["high"]
@@ -71,7 +87,7 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
     # the numbers are those of an ordinary run on each draw's data
     for draw, said in enumerate(holdout["draws"]):
         made = holdout_dataset(load_folder(without), draw)
-        assert said["classes"] == [made.table.names[c] for c in np.flatnonzero(~made.table.seen)]
+        assert said["classes"] == [made.table.names[c] for c in np.unique(made.labels[made.split == "test_unseen"])]
         folder = tmp_path / f"as-a-folder-{draw}"
         folder.mkdir()
         made.table.to_csv(folder / "classes.csv")
@@ -89,17 +105,17 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
         at_family.append(family)
         assert said["calibration"]["ranks"]["thresholds"].keys() == {"family"}
     for name in ("T1", "U", "S"):
-        estimated = holdout["ranks"]["family"][name]
-        assert estimated["mean"] == pytest.approx(np.mean([found[name]["mean"] for found in at_family]))
-        assert estimated["low"] <= estimated["mean"] <= estimated["high"]
+        entry = holdout["ranks"]["family"][name]
+        assert entry["mean"] == pytest.approx(np.mean([found[name]["mean"] for found in at_family]))
+        assert entry["low"] <= entry["mean"] <= entry["high"]
     means = [draw["metrics"]["T1"] for draw in holdout["draws"]]
     assert holdout["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
     lines = verdict(run)
     text = " ".join(lines)
     assert len(lines) <= 3
-    assert lines[0].startswith("Estimate for unseen classes, among 2: ")
-    assert "(guessing 50, 95% interval " in lines[0]
-    assert lines[1].startswith("Estimate for unseen classes, among all 9: ")
+    assert lines[0].startswith("Estimate for unseen classes, among 3: ")
+    assert "(guessing 33, 95% interval " in lines[0]
+    assert lines[1].startswith("Estimate for unseen classes, among all 10: ")
     assert "None" not in text
     assert "nan" not in text
 
@@ -184,26 +200,77 @@ def test_a_hardly_varying_attribute_has_no_line():
     assert fit.slope[1] == pytest.approx(2)
 
 
+def drawn(shares, each, seen=2, gamma=0.0):
+    """A hold-out of two seen classes, all right, and one unseen class for each share of right answers."""
+    classes = seen + len(shares)
+    labels = np.repeat(np.arange(classes), each)
+    scores = np.zeros((len(labels), classes))
+    for c in range(classes):
+        mine = np.flatnonzero(labels == c)
+        right = round(each * ([1.0] * seen + list(shares))[c])
+        scores[mine[:right], c] = 2
+        scores[mine[right:], 0 if c < seen else seen + (c - seen + 1) % len(shares)] = 1
+    scores[:, :seen] += gamma
+    return Decisions.from_scores(scores, labels, np.arange(classes) < seen, 5), gamma, None
+
+
+def test_the_interval_is_of_as_many_classes_as_are_in_use():
+    """Classes are all right or all wrong, so images say nothing; by the binomial distribution."""
+    found = [drawn((1.0, 0.0), 50), drawn((0.0, 1.0), 50, gamma=3.0), drawn((1.0, 0.0), 50)]
+    one, many = (estimated(found, (2, n))["T1"] for n in (1, 400))
+    assert one == pytest.approx(
+        {"mean": 0.5, "std": 0, "low": 0, "high": 1, **{k: one[k] for k in ("low_mean", "high_mean")}}
+    )
+    # the mean of six classes, three of them right: 0.5 -+ 2 standard errors of 0.5 / sqrt(6)
+    assert one["low_mean"] == pytest.approx(1 / 6, abs=0.01)
+    assert one["high_mean"] == pytest.approx(5 / 6, abs=0.01)
+    # many classes tell as much as their mean, which is as uncertain as before
+    assert many["low"] == pytest.approx(many["low_mean"], abs=0.05)
+    assert many["high"] == pytest.approx(many["high_mean"], abs=0.05)
+    assert one["low_mean"] == many["low_mean"]
+
+
+def test_each_draw_keeps_its_own_offset_and_classes():
+    apart = [drawn((1.0, 0.5), 20, gamma=g) for g in (0.0, 3.0)]
+    same = [drawn((1.0, 0.5), 20) for _ in range(2)]
+    assert estimated(apart, (2, 2)) == estimated(same, (2, 2))
+    assert estimated(apart, (2, 2))["U"]["mean"] == pytest.approx(0.75)
+
+
+def test_differences_are_over_the_classes_of_all_draws():
+    better = [drawn((1.0, 1.0), 40), drawn((1.0, 0.5), 40)]
+    worse = [drawn((0.5, 1.0), 40), drawn((0.5, 0.5), 40)]
+    gap = paired(better, worse, ("T1",))["T1"]
+    assert gap["mean"] == pytest.approx(0.25)
+    assert gap["low"] <= gap["low_images"] < 0.25 < gap["high_images"] <= gap["high"]
+    assert gap["low"] == pytest.approx(0, abs=0.02)  # of four classes two gain 0.5: none of them in one of 16 samples
+    same = paired(better, better, ("T1",))["T1"]
+    assert same["mean"] == 0
+    assert same["equal"]
+    assert same["low"] < 0 < same["high"]
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_or_all_wrong_in_every_draw_has_wilson_s_interval(right):
-    """As wide as that of the draw with the fewest images: S of 6 and U of 4 images of the first, by hand."""
+    """At the images of a single share with the same variance: 16 of S in four classes and 11 of U, by hand."""
 
     def draw(each_seen, each_unseen):
         labels = np.repeat([0, 1, 6, 7], [each_seen, each_seen, each_unseen, each_unseen])
         seen, scores = np.arange(12) < 6, np.zeros((len(labels), 12))
         scores[np.arange(len(labels)), labels if right else labels ^ 1] = 1
         scores[seen[labels][:, None] != seen] -= 5
-        decisions = Decisions.from_scores(scores, labels, seen, 5)
-        dataset = SimpleNamespace(table=SimpleNamespace(taxonomy=None))
-        return HoldOut(dataset, SimpleNamespace(gzsl=decisions, gamma=0.0), np.zeros(0), np.zeros(0))
+        return Decisions.from_scores(scores, labels, seen, 5), 0.0, None
 
-    found = _over_draws([draw(3, 2), draw(5, 9)])
+    found = estimated([draw(3, 2), draw(5, 9)], (6, 6))
     z2 = 1.959963984540054**2
-    ends = {"S": 6 / (6 + z2), "U": 4 / (4 + z2), "T1": 4 / (4 + z2)}
+    images = {"S": 16 / (2 / 3 + 2 / 5), "U": 16 / (2 / 2 + 2 / 9), "T1": 16 / (2 / 2 + 2 / 9)}
+    ends = {name: n / (n + z2) for name, n in images.items()}
     for name, end in ends.items():
         low, high = (end, 1) if right else (0, 1 - end)
-        assert found[name] == pytest.approx({"mean": float(right), "std": 0, "low": low, "high": high}, abs=1e-12)
+        wanted = {"mean": float(right), "std": 0, "low": low, "high": high, "low_mean": low, "high_mean": high}
+        assert found[name] == pytest.approx(wanted, abs=1e-12)
     if right:
         h = 2 * ends["S"] * ends["U"] / (ends["S"] + ends["U"])
-        assert found["H"] == pytest.approx({"mean": 1, "std": 0, "low": h, "high": 1}, abs=1e-12)
-    assert _over_draws([draw(5, 9), draw(3, 2)]) == found
+        assert found["H"]["low"] == pytest.approx(h, abs=1e-12)
+        assert found["H"]["high"] == pytest.approx(1, abs=1e-12)
+    assert estimated([draw(5, 9), draw(3, 2)], (6, 6)) == found

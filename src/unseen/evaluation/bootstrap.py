@@ -173,6 +173,7 @@ def resample(
     names: Iterable[str] | None = None,
     taxonomy: np.ndarray | None = None,
     rank: int | None = None,
+    new: tuple[int, int] | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Resampled]:
@@ -188,6 +189,8 @@ def resample(
         alone: decisions of other models for metrics among the unseen classes alone, if they differ.
         names: names of the metrics; ``None`` for all.
         taxonomy, rank: as in :class:`~unseen.evaluation.registry.Decided`.
+        new: numbers of seen and unseen classes; ``over_classes`` then tells of so many other classes of the kind, drawn
+            from the resampled ones, and not of the mean over all such classes.
         samples: number of bootstrap samples.
         seed: seed of the resampling.
     """
@@ -212,7 +215,10 @@ def resample(
             continue
         values = [np.asarray(metric.computed(decided), dtype=float) for decided in models[metric.alone]]
         if values[0].ndim:
-            results[name] = _resampled(np.stack(values, axis=1), decisions[0].labels, samples, rng, of_classes)
+            first = decisions[0]
+            counted = ~np.isnan(values[0])
+            count = None if new is None else sum(np.array(new)[np.unique(first.is_unseen[counted]).astype(int)])
+            results[name] = _resampled(np.stack(values, axis=1), first.labels, samples, (rng, of_classes), count)
         else:
             results[name] = Resampled(np.stack(values), np.full((samples, len(values)), np.nan))
     return results
@@ -224,9 +230,14 @@ def _computed_over_classes(compute: Callable[..., Any], parts: Sequence[Resample
 
 
 def _resampled(
-    values: np.ndarray, labels: np.ndarray, samples: int, rng: np.random.Generator, of_classes: np.random.Generator
+    values: np.ndarray,
+    labels: np.ndarray,
+    samples: int,
+    generators: tuple[np.random.Generator, np.random.Generator],
+    new: int | None,
 ) -> Resampled:
     """Mean over classes of each class's mean, for values ``(M, seeds)``; NaN for images that do not count."""
+    rng, of_classes = generators
     counted = ~np.isnan(values[:, 0])
     values, labels = values[counted], labels[counted]
     measured, drawn = [], []
@@ -242,6 +253,8 @@ def _resampled(
     shares = bool(np.isin(values, (0, 1)).all())
     images = float(len(sizes) ** 2 / np.sum(1 / sizes)) if shares else 0.0
     picks = of_classes.integers(len(classes), size=(len(classes), samples))
+    if new is not None:
+        picks = np.take_along_axis(picks, of_classes.integers(len(classes), size=(new, samples)), axis=0)
     over_classes = np.take_along_axis(np.stack(drawn), picks[:, :, None], axis=0).mean(axis=0)
     return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0), images, over_classes)
 

@@ -25,7 +25,7 @@ from unseen.report.comparison import points, signed_cell, write_comparison
 from unseen.training.config import RunConfig, plain
 from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.folder import Run
-from unseen.training.holdouts import needs_holdouts, pooled, pooled_difference, resampled_draws, saved_holdouts
+from unseen.training.holdouts import Drawn, counts, estimated, needs_holdouts, paired, saved_holdouts
 from unseen.training.manifest import vectors_digest
 from unseen.training.plan import check_held_out, resolve_settings
 from unseen.training.run import earlier_config
@@ -263,7 +263,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         if row == other:
             return None
         if view == HOLDOUTS:
-            gap = pooled_difference(draws[row][metric], draws[other][metric])
+            gap = paired(draws[row], draws[other], COMPARED)[metric]
         else:
             gap = _paired(drawn[row, view][metric], drawn[other, view][metric])
         return {"reference": other, **gap}
@@ -324,8 +324,8 @@ def _reference(asked: Comparison, done: list[dict[str, Any]], view: str, metric:
 
 def _holdouts(
     done: list[dict[str, Any]], held: Mapping[str, dict[str, Any]], folder: Path, dataset: Dataset
-) -> dict[str, dict[str, list[Resampled]]]:
-    """Enter metrics and ranks over the class hold-outs that all rows have; returns the metrics of each, by row.
+) -> dict[str, list[Drawn]]:
+    """Enter metrics and ranks over the class hold-outs that all rows have; returns these hold-outs, by row.
 
     Args:
         done: finished rows.
@@ -334,13 +334,12 @@ def _holdouts(
         dataset: dataset of all rows.
     """
     count = min((len(block["holdout"]["draws"]) for block in held.values()), default=0)
-    found = {}
+    new, found = counts(dataset.table), {}
     for row in done if held else ():
-        draws = saved_holdouts(folder / row["folder"], held[row["name"]], dataset, count)
-        found[row["name"]] = resampled_draws(draws)
+        draws = found[row["name"]] = saved_holdouts(folder / row["folder"], held[row["name"]], dataset, count)
         ranks = () if dataset.table.taxonomy is None else dataset.table.taxonomy.ranks
-        levels = {name: pooled(resampled_draws(draws, rank)) for rank, name in enumerate(ranks)}
-        row[HOLDOUTS] |= {"metrics": pooled(found[row["name"]]), "draws": count} | ({"ranks": levels} if levels else {})
+        levels = {name: estimated(draws, new, rank) for rank, name in enumerate(ranks)}
+        row[HOLDOUTS] |= {"metrics": estimated(draws, new), "draws": count} | ({"ranks": levels} if levels else {})
     return found
 
 

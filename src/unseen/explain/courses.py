@@ -156,6 +156,6 @@ def holdouts_sheet(run: Run, origin: str) -> Sheet:
     aside = found["classes_set_aside"]
     caption = (
         f"Accuracy with {aside} seen classes set aside as if unseen: a circle per draw of classes, a line at their "
-        f"mean, a bar for its 95% interval, a dotted line for guessing. {origin}."
+        f"mean, a bar for the 95% interval of the classes in use, a dotted line for guessing. {origin}."
     )
     return Sheet("holdouts", caption, figure, numbers, {"metrics": {m: found["metrics"][m] for m in METRICS}})

@@ -59,7 +59,7 @@ def number_cell(row: dict[str, Any], view: str, metric: str) -> str:
 
 def resampled_over(found: dict[str, Any]) -> str:
     """What the intervals of a comparison are over."""
-    return "images and hold-outs" if "hold-outs" in found["views"] else "images"
+    return "images and classes" if "hold-outs" in found["views"] else "images"
 
 
 def memory_cell(row: dict[str, Any]) -> str:
@@ -181,13 +181,13 @@ def legend(found: dict[str, Any]) -> list[str]:
         lines[-1] += (
             f" The numbers are means over {counted(max(draws), 'such draw')} of classes, the same for every row."
         )
-    spread = "hold-outs" if "hold-outs" in found["views"] else "seeds"
+    held_out = "hold-outs" in found["views"]
+    spread, resampled = ("hold-outs", "classes") if held_out else ("seeds", "seeds")
     lines.append(
         f"Percent. {metrics_legend(found['metrics'])}. ±: standard deviation over {spread}; [ ]: "
         f"95% interval over {resampled_over(found)}. Differences between rows: paired bootstrap over images and "
-        f"{spread}, not corrected for the number of rows; if no resample of the images changes a difference, at "
-        "least by Wilson's 95% limit of the images on which the rows may differ."
-        + (OVER_CLASSES if "hold-outs" not in found["views"] else "")
+        f"{resampled}, not corrected for the number of rows; if no resample of the images changes a difference, at "
+        "least by Wilson's 95% limit of the images on which the rows may differ." + ("" if held_out else OVER_CLASSES)
     )
     lines.append(
         "Time and peak memory are those of each row's own process, without the shared feature "

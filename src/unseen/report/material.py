@@ -79,6 +79,12 @@ class Material:
         """Number of held-out classes; 0 without a hold-out."""
         return int((self.found.get("holdout") or {}).get("classes_set_aside", 0))
 
+    @property
+    def in_holdouts(self) -> tuple[int, int]:
+        """Seen and unseen classes of each class hold-out; real unseen classes may be among the latter."""
+        seen, unseen = self.manifest["data"]["classes_seen"], self.found["holdout"]["classes_unseen"]
+        return seen - self.set_aside, int(unseen)
+
     @cached_property
     def tested(self) -> tuple[int, int]:
         """Test images of seen and of unseen classes."""

@@ -73,7 +73,7 @@ def key_figures(material: Material) -> list[Figure]:
         if entry["mean"] is None:
             entry, estimated = holdout.get(name) or entry, True
         if entry["mean"] is not None and metric.title:
-            level = metric.chance(seen - aside, aside) if estimated else metric.chance(seen, unseen)
+            level = metric.chance(*(material.in_holdouts if estimated else (seen, unseen)))
             told = f"Estimated by setting {counted(aside, 'of your classes', 'of your classes')} aside: "
             means = f"{told}{metric.meaning}." if estimated else f"{sentence(metric.meaning)}."
             interval = entry["low"], entry["high"]
@@ -130,7 +130,12 @@ def compared(entry: Mapping[str, Any], chance: float, classes: int, that: str = 
         "equal": "not measurably better than guessing: do not rely on these names.",
         "too few": "measured on too few classes to tell whether it is better than guessing.",
     }
-    return [f"{that} {said[standing(entry.get('low'), entry.get('high'), chance, classes)]}"]
+    return [f"{that} {said[standing(*ends_of_mean(entry), chance, classes)]}"]
+
+
+def ends_of_mean(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Interval of a mean: of an estimate, that over all classes of the kind."""
+    return entry.get("low_mean", entry.get("low")), entry.get("high_mean", entry.get("high"))
 
 
 def paragraph(material: Material) -> list[str]:
@@ -167,20 +172,22 @@ def paragraph(material: Material) -> list[str]:
     guess = holdout.get("T1") or {}
     untested = f"There is no test image of {'that class' if unseen == 1 else f'the {unseen}'}"
     if t1 is None and unseen and guess.get("mean") is not None:
+        known, choice = material.in_holdouts
+        every = known + choice
         sentences.append(
             f"{untested}. Estimated by setting {aside} of your classes "
-            f"aside as unseen{times(material)}: right {in_words(guess['mean'])} times among these "
-            f"{aside} (guessing: {percent(1 / max(aside, 1), 0)}), and "
-            f"{in_words(holdout['U']['mean'])} times with all {seen} classes as possible answers."
+            f"aside as unseen{times(material)}: right {in_words(guess['mean'])} times among "
+            f"{choice} unseen classes (guessing: {percent(1 / choice, 0)}), and "
+            f"{in_words(holdout['U']['mean'])} times with all {every} classes as possible answers."
         )
         distinct = held_out_classes(material)
-        among = compared(guess, 1 / max(aside, 1), distinct, "")
-        among_all = compared(holdout["U"], 1 / max(seen, 1), distinct, "")
+        among = compared(guess, 1 / choice, distinct, "")
+        among_all = compared(holdout["U"], 1 / every, distinct, "")
         if among and among == among_all:
             sentences.append(f"Both are{among[0]}")
         else:
-            sentences += [f"Among these {aside} that is{text}" for text in among]
-            sentences += [f"Among all {seen} that is{text}" for text in among_all]
+            sentences += [f"Among {choice} that is{text}" for text in among]
+            sentences += [f"Among all {every} that is{text}" for text in among_all]
     elif t1 is None and unseen:
         sentences.append(f"{untested}, so the accuracy on {'it' if unseen == 1 else 'them'} is unknown.")
     return sentences
@@ -222,14 +229,17 @@ def sureness(material: Material) -> list[str]:
         sentences.append(
             "Its confidence was fitted on validation images; its calibration on test images is not measured."
         )
-    said = {
-        **(material.holdout or {}),
-        **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None},
-    }
-    chance = by_chance(said.values())
+    measured = [m for m in material.found["metrics"].values() if m["mean"] is not None]
+    estimated = material.holdout or {}
+    chance = by_chance(measured, "the accuracy on seen classes" if estimated else "these accuracies")
     if chance and tested_a_class(material) < FEWEST_IMAGES:
         chance = "There are too few test images per class for reliable confidence intervals."
     sentences += [chance] if chance else []
+    off = [(e["high"] - e["low"]) / 2 for n in ("T1", "U") if (e := estimated.get(n)) and e["low"] is not None]
+    if off:
+        count = material.manifest["data"]["classes_unseen"]
+        named = "your unseen class" if count == 1 else f"your {count} unseen classes"
+        sentences.append(f"For {named}, the estimates may be off by about {in_points(max(off))}.")
     how = {
         "honest": "Every choice was made on validation classes drawn from the seen classes; the test "
         "images were used once.",
@@ -339,7 +349,12 @@ def advice(
     return lines
 
 
-def by_chance(metrics: Iterable[Mapping[str, Any]]) -> str:
+def in_points(half: float) -> str:
+    """Half the width of an interval in percentage points."""
+    return f"±{counted(round(100 * half), 'point')}"
+
+
+def by_chance(metrics: Iterable[Mapping[str, Any]], what: str = "these accuracies") -> str:
     """How much metrics would differ on other images and on other classes; empty if no interval is known."""
 
     def half(low: str, high: str) -> float | None:
@@ -351,19 +366,11 @@ def by_chance(metrics: Iterable[Mapping[str, Any]]) -> str:
     if images is None:
         return ""
     if images < 0.005:
-        wide = (
-            "they might"
-            if classes is None or classes < 0.005
-            else f"they may move by about ±{100 * classes:.0f} points"
-        )
-        return (
-            f"With other images of the same classes, these accuracies would hardly change; with other classes, {wide}."
-        )
-    wide = "by more" if classes is None else f"of this kind by about ±{100 * classes:.0f}"
-    return (
-        f"With other images of the same classes these accuracies would move by about ±{100 * images:.0f} points, "
-        f"with other classes {wide}."
-    )
+        wide = "more than that" if classes is None or classes < 0.005 else f"by about {in_points(classes)}"
+        return f"With other images of the same classes, {what} would hardly change; with other classes, perhaps {wide}."
+    wide = "by more" if classes is None else f"of this kind by about {in_points(classes)}"
+    same = f"With other images of the same classes, {what} would move by about {in_points(images)}"
+    return f"{same}, with other classes {wide}."
 
 
 def could_try_more(config: RunConfig) -> bool:
@@ -390,8 +397,7 @@ def verdict(run: Run) -> list[str]:
     unseen, every = data["classes_unseen"], data["classes_seen"] + data["classes_unseen"]
     lines = []
     estimated = measured["T1"]["mean"] is None and (holdout.get("T1") or {}).get("mean") is not None
-    aside = material.set_aside
-    among, total = (aside, data["classes_seen"]) if estimated else (unseen, every)
+    among, total = (material.in_holdouts[1], sum(material.in_holdouts)) if estimated else (unseen, every)
     source, classes = (holdout, held_out_classes(material)) if estimated else (measured, unseen)
     if source["T1"]["mean"] is not None:
         what = "Estimate for unseen classes" if estimated else "Unseen classes"
@@ -425,7 +431,7 @@ def _line(entry: Mapping[str, Any], what: str, chance: float, classes: int) -> s
         "equal": "no different from guessing",
         "too few": "too few classes to tell",
     }
-    close = f": {said[standing(entry['low'], entry['high'], chance, classes)]}" if chance < 1 else ""
+    close = f": {said[standing(*ends_of_mean(entry), chance, classes)]}" if chance < 1 else ""
     return f"{what}: {in_words(entry['mean'])} right (guessing {percent(chance, 0)}{span}){close}"
 
 

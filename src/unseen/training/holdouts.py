@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from unseen.classes.presence import present
+from unseen.classes.table import ClassTable
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
-from unseen.evaluation.bootstrap import ROUNDING, Resampled, resample
+from unseen.evaluation.bootstrap import Resampled, difference, resample, same_in_all
 from unseen.evaluation.metrics import Decisions
 from unseen.evaluation.registry import Decided, every_metric, in_json, measure
 from unseen.ground.progress import Progress, silent
@@ -44,9 +45,10 @@ def needs_holdouts(dataset: Dataset) -> bool:
 
 
 def holdout_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
-    """The seen classes only, some of them as if unseen, with all their images as test images.
+    """The seen classes, some of them as if unseen, with all their images as test images.
 
-    Holds out as many classes as there are unseen ones, but at least two and at most a quarter of the seen ones.
+    Holds out as many classes as there are unseen ones, but at least two and at most a sixth of the seen ones. Real
+    unseen classes, other ones in each draw, make up their number, so that the choice is among as many as in use.
 
     Args:
         dataset: dataset without images of unseen classes.
@@ -58,11 +60,13 @@ def holdout_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
     if not needs_holdouts(dataset):
         raise DataError("unseen classes have test images", where=dataset.name, hint="no hold-out is needed")
     seen = np.flatnonzero(dataset.table.seen)
-    count = max(2, min(int((~dataset.table.seen).sum()), len(seen) // 4))
-    aside = _set_aside(seen, count, draw)
+    count = max(2, min(int((~dataset.table.seen).sum()), len(seen) // 6))
+    aside, unseen = _set_aside(seen, count, draw), np.flatnonzero(~dataset.table.seen)
+    others = max(len(unseen) - count, 0)
+    kept = np.union1d(seen, np.roll(np.random.default_rng(len(seen)).permutation(unseen), -draw * others)[:others])
     position = np.full(len(dataset.table), -1)
-    position[seen] = np.arange(len(seen))
-    table = dataset.table.select(seen, seen=~np.isin(seen, aside))
+    position[kept] = np.arange(len(kept))
+    table = dataset.table.select(kept, seen=np.isin(kept, seen) & ~np.isin(kept, aside))
     split = np.where(np.isin(dataset.labels, aside), "test_unseen", dataset.split).astype(object)
     return replace(
         dataset, name=f"{dataset.name} (hold-out {draw})", table=table, labels=position[dataset.labels], split=split
@@ -150,64 +154,50 @@ def _attributes_read(inputs: RunInputs, method: Method) -> tuple[np.ndarray, np.
     return auroc(scores, present(values)[labels]), spearman(scores, values[labels])
 
 
-def pooled_interval(drawn: np.ndarray, least: float = 0.0) -> tuple[float, float]:
-    """95% interval of the mean over draws of classes, from resampled draws and images.
-
-    Draws are resampled with replacement, each with resampled images. Deviations from the mean are scaled by sqrt(D / (D
-    - 1)), because D draws underestimate their spread. With one draw, only its images are resampled.
-
-    Args:
-        drawn: ``(samples, D)`` a metric, or a difference, on resampled images of each of D draws.
-        least: smallest possible value: 0, or -1 for a difference.
-    """
-    samples, draws = drawn.shape
-    picks = np.random.default_rng(0).integers(draws, size=(samples, draws))
-    means = np.take_along_axis(drawn, picks, axis=1).mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    middle, wider = float(drawn.mean()), math.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
-    ends = middle + wider * (float(low) - middle), middle + wider * (float(high) - middle)
-    return float(np.clip(ends[0], least, 1)), float(np.clip(ends[1], least, 1))
-
-
-def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
+def holdout_summary(found: Sequence[HoldOut], in_use: ClassTable) -> dict[str, Any]:
     """Results of the hold-outs as JSON types.
 
-    Metrics pooled over draws (:func:`pooled_interval`), metrics and calibration of each draw, chance level, and how
-    well each attribute is recognized, averaged over the draws whose classes differ in it.
+    Metrics over draws (:func:`estimated`), metrics and calibration of each draw, chance level, and how well each
+    attribute is recognized, averaged over the draws whose classes differ in it.
+
+    Args:
+        found: the hold-outs.
+        in_use: class table of the run.
     """
     draws: list[dict[str, Any]] = []
-    taxonomy = found[0].dataset.table.taxonomy
-    ranks = () if taxonomy is None else taxonomy.ranks
+    table = found[0].dataset.table
     for dataset, result in ((f.dataset, f.result) for f in found):
         numbers = in_json(measure(Decided(result.gzsl, result.gamma, _codes(dataset))) | {"gamma": result.gamma})
         draws.append(
             {
-                "classes": [dataset.table.names[c] for c in np.flatnonzero(~dataset.table.seen)],
+                "classes": [dataset.table.names[c] for c in np.unique(result.gzsl.labels[result.gzsl.is_unseen])],
                 "images": int(result.gzsl.is_unseen.sum()),
                 "metrics": numbers,
                 "calibration": result.calibration,
             }
         )
-    count: int = len(draws[0]["classes"])
-    every = len(found[0].dataset.table)
+    known, among = counts(table)
+    drawn = [(f.result.gzsl, f.result.gamma, _codes(f.dataset)) for f in found]
+    new, ranks = counts(in_use), () if table.taxonomy is None else table.taxonomy.ranks
     return {
-        "metrics": _over_draws(found),
-        **({"ranks": {name: _over_draws(found, rank) for rank, name in enumerate(ranks)}} if ranks else {}),
+        "metrics": estimated(drawn, new),
+        **({"ranks": {name: estimated(drawn, new, rank) for rank, name in enumerate(ranks)}} if ranks else {}),
         "draws": draws,
-        "classes_set_aside": count,
+        "classes_set_aside": len(draws[0]["classes"]),
+        "classes_unseen": among,
         "distinct_classes": len({name for draw in draws for name in draw["classes"]}),
-        "chance": {name: metric.chance(every - count, count) for name, metric in every_metric().items()},
+        "chance": {name: metric.chance(known, among) for name, metric in every_metric().items()},
         "attributes": {"auroc": _means([f.auroc for f in found]), "spearman": _means([f.spearman for f in found])},
     }
 
 
+def counts(table: ClassTable) -> tuple[int, int]:
+    """Numbers of seen and unseen classes."""
+    return int(table.seen.sum()), int((~table.seen).sum())
+
+
 def _codes(dataset: Dataset) -> np.ndarray | None:
     return None if dataset.table.taxonomy is None else dataset.table.taxonomy.codes
-
-
-def _over_draws(found: Sequence[HoldOut], rank: int | None = None) -> dict[str, dict[str, float | None]]:
-    """Metrics of the class, or T1, U, S and H at a rank, with their intervals over draws and images."""
-    return pooled(resampled_draws([(f.result.gzsl, f.result.gamma, _codes(f.dataset)) for f in found], rank))
 
 
 Drawn = tuple[Decisions, float, np.ndarray | None]
@@ -230,48 +220,65 @@ def saved_holdouts(folder: Path, numbers: Mapping[str, Any], dataset: Dataset, c
     return found
 
 
-def resampled_draws(found: Sequence[Drawn], rank: int | None = None) -> dict[str, list[Resampled]]:
-    """Metrics of the class, or T1, U, S and H at a rank, on resampled images of each draw."""
-    measured: dict[str, list[Resampled]] = {}
-    for decisions, gamma, codes in found:
-        names = None if rank is None else AT_RANKS
-        for name, values in resample([decisions], [gamma], names=names, taxonomy=codes, rank=rank).items():
-            measured.setdefault(name, []).append(values)
-    return measured
+def estimated(
+    found: Sequence[Drawn], new: tuple[int, int], rank: int | None = None
+) -> dict[str, dict[str, float | None]]:
+    """Metrics of the class, or T1, U, S and H at a rank, as JSON types.
 
+    ``mean`` and ``std`` are over the draws, ``low`` and ``high`` the ends of a 95% interval of what ``new`` classes of
+    the kind give, ``low_mean`` and ``high_mean`` of one of the mean over all such classes. Both resample the classes of
+    all draws together, and their images.
 
-def pooled(measured: Mapping[str, Sequence[Resampled]]) -> dict[str, dict[str, float | None]]:
-    """Mean, spread and interval of each metric over draws, as JSON types."""
+    Args:
+        found: the hold-outs.
+        new: numbers of seen and unseen classes in use.
+        rank: column of the taxa; ``None`` for the class itself.
+    """
+    by_draw = [measure(Decided(decisions, gamma, codes, rank)) for decisions, gamma, codes in found]
+    names = list(by_draw[0]) if rank is None else AT_RANKS
+    in_use, over_all = (_resampled(found, names, rank, count) for count in (new, None))
     metrics = {}
-    for name, draws in measured.items():
-        values = [float(draw.measured[0]) for draw in draws]
-        low, high = pooled_interval(np.concatenate([draw.drawn for draw in draws], axis=1))
-        if high - low < ROUNDING:  # every draw all right, say: as wide as that of the least certain draw
-            ends = [draw.ends() for draw in draws]
-            low, high = min(low for low, _ in ends), max(high for _, high in ends)
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        entry = {"mean": float(np.mean(values)), "std": spread, "low": low, "high": high}
-        metrics[name] = {k: None if np.isnan(v) else v for k, v in entry.items()}
+    for name in names:
+        values = np.array([draw[name] for draw in by_draw])
+        entry = {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
+        for resampled, (low, high) in ((in_use, ("low", "high")), (over_all, ("low_mean", "high_mean"))):
+            least, most = resampled[name].interval().over_classes or (np.nan, np.nan)
+            entry |= {low: min(least, entry["mean"]), high: max(most, entry["mean"])}
+        metrics[name] = in_json(entry)
     return metrics
 
 
-def pooled_difference(first: Sequence[Resampled], second: Sequence[Resampled]) -> dict[str, Any]:
-    """Mean of first minus second over the same draws of the same images, paired, as JSON types.
+def paired(first: Sequence[Drawn], second: Sequence[Drawn], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """First minus second over the same draws of the same images, as JSON types by metric.
 
-    ``low`` and ``high`` are over draws and images, ``low_images`` and ``high_images`` over the images of these draws.
-    ``equal`` says whether the two are equal on every resample; the interval is then as wide as that of the least
-    certain draw (:meth:`~unseen.evaluation.bootstrap.Resampled.margin`).
+    ``mean`` is over the draws, ``low`` and ``high`` are over their classes and images, ``low_images`` and
+    ``high_images`` over their images. ``equal`` says whether the two are equal on every resample.
     """
-    mean = float(np.mean([a.measured[0] - b.measured[0] for a, b in zip(first, second, strict=True)]))
-    drawn = np.concatenate([a.drawn - b.drawn for a, b in zip(first, second, strict=True)], axis=1)
-    low, high = pooled_interval(drawn, -1.0)
-    low_images, high_images = (float(end) for end in np.quantile(drawn.mean(axis=1), [0.025, 0.975]))
-    if high - low < ROUNDING:
-        margin = max(one.margin() for one in (*first, *second))
-        low, high = low_images, high_images = max(mean - margin, -1.0), min(mean + margin, 1.0)
-    ends = {"low": low, "high": high, "low_images": low_images, "high_images": high_images}
-    numbers = {key: None if np.isnan(value) else value for key, value in {"mean": mean, **ends}.items()}
-    return {**numbers, "equal": bool(mean == 0 and float(np.ptp(drawn)) < ROUNDING)}
+    one, other = (_resampled(found, names) for found in (first, second))
+    gaps, values = {}, [[measure(Decided(*draw)) for draw in found] for found in (first, second)]
+    for name in names:
+        mean = np.mean([a[name] - b[name] for a, b in zip(*values, strict=True)])
+        images, classes = (difference(one[name], other[name], over_classes=wide) for wide in (False, True))
+        ends = {
+            "low": min(classes.low, images.low),
+            "high": max(classes.high, images.high),
+            "low_images": images.low,
+            "high_images": images.high,
+        }
+        equal = bool(mean == 0 and same_in_all(one[name].means() - other[name].means()))
+        gaps[name] = {**in_json({"mean": float(mean), **ends}), "equal": equal}
+    return gaps
+
+
+def _resampled(
+    found: Sequence[Drawn], names: Sequence[str], rank: int | None = None, new: tuple[int, int] | None = None
+) -> dict[str, Resampled]:
+    """Metrics of all draws as one, with the classes of every draw kept apart and its offset in the scores."""
+    classes = 1 + max(int(max(d.labels.max(), d.leading.max())) for d, _, _ in found)
+    moved = [replace(d, scores=d.scores - np.array([gamma, 0.0])[:, None]) for d, gamma, _ in found]
+    codes = [taxa[:classes] for _, _, taxa in found if taxa is not None]
+    taxonomy = np.concatenate(codes) if codes else None
+    return resample([Decisions.joined(moved, classes)], [0.0], names=names, taxonomy=taxonomy, rank=rank, new=new)
 
 
 def _means(rows: Sequence[np.ndarray]) -> list[float | None]:

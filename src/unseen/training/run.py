@@ -45,7 +45,6 @@ from unseen.training.records import numbers as numbers_of
 from unseen.training.stage import Stage
 from unseen.training.steps import check_graph_device
 from unseen.training.summary import per_class, summary, validation_summary
-from unseen.training.trial import try_outside
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -175,7 +174,6 @@ def fit(
             _start_over(folder)
         more: dict[str, Any] = {"budget_bytes": budget_bytes, "with_images": with_images, "on_record": on_record}
         inputs = RunInputs.of_plan(plan, store, fabric, folder, graph=graph, **more)
-        try_outside(inputs)
         manifest = _write_inputs(inputs, folder)
         on_record(Record("run", about=plan.config.to_json()))
         if config.method == AUTO and not config.looked and "honest" in plan.config.protocols and not validation_only:
@@ -222,7 +220,7 @@ def _tested(inputs: RunInputs, folder: Path, progress: Progress) -> dict[str, An
     numbers = summary(inputs, run_seeds(inputs, seeds, folder, config.protocols, progress))
     if "honest" in numbers and config.holdout_count and needs_holdouts(inputs.dataset):
         found = run_holdouts(inputs, seeds[0], config.holdout_count, folder / "holdouts", progress)
-        numbers["honest"]["holdout"] = holdout_summary(found)
+        numbers["honest"]["holdout"] = holdout_summary(found, inputs.dataset.table)
     for protocol, measured in numbers.items():
         for seed, values in measured["seeds"].items():
             inputs.on_record(Record("result", int(seed), protocol, values=numbers_of(values)))
