@@ -421,7 +421,7 @@ def test_folders_that_lose_or_mix_images_are_told(own):
     )
     (own / "images/red fox/Wolf").mkdir()
     (own / "images/red fox/Wolf/1.jpg").touch()
-    refused(own, "images/red fox/Wolf", '"red fox/Wolf/1.jpg" is in folders of two classes')
+    refused(own, "images/red fox/Wolf", '"red fox/Wolf/1.jpg" is in the folders of two classes')
     (own / "images/red fox/Wolf").rename(own / "images/red fox/Red_Fox")  # of the same class
     assert (load_folder(own).labels == 0).sum() == 21
 
