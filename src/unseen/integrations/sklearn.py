@@ -49,6 +49,7 @@ from unseen.methods import (
     find_preset,
     method_reference,
 )
+from unseen.methods.contract import try_method
 from unseen.methods.settings import as_text
 from unseen.model.scoring import ClassScorer
 from unseen.model.weights import load_weights, save_weights
@@ -56,6 +57,7 @@ from unseen.recognizer.names import CLASSIFIER
 from unseen.training.config import RunConfig
 from unseen.training.folder import Run
 from unseen.training.run import fit as fit_run
+from unseen.training.trial import few
 
 WEIGHTS = "weights.safetensors"
 FORMAT = 1
@@ -232,13 +234,18 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         held = place % 5 == 4
         classes = ClassSpace(torch.from_numpy(table.values.astype(np.float32)), torch.from_numpy(table.seen.copy()))
 
-        def fitted(rows: np.ndarray) -> ClosedFormMethod:
+        def created(seed: int = 0) -> Method:
             vectors = torch.ones(len(table.attributes), 1)
-            created = create_method(kind, channels=regions.shape[2], vectors=vectors, settings=settings)
-            made = cast("ClosedFormMethod", created)
+            return create_method(kind, channels=regions.shape[2], vectors=vectors, settings=settings, seed=seed)
+
+        def fitted(rows: np.ndarray) -> ClosedFormMethod:
+            made = cast("ClosedFormMethod", created())
             made.fit(x[rows], torch.from_numpy(positions[rows]), classes)
             return made
 
+        if not kind.__module__.startswith("unseen."):
+            rows = few(positions)
+            try_method(kind, created, torch.from_numpy(regions[rows]), torch.from_numpy(positions[rows]), classes)
         final: Any = fitted(np.arange(len(x)))
         ranked = grid = final.grid()
         if held.any():

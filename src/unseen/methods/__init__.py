@@ -84,7 +84,9 @@ def create_method(
     if not isinstance(channels, int) and kind.stages == 1:
         channels = tuple(channels) if kind.joins and len(channels) > 1 else sum(channels)
     generator = torch.Generator(device=table.device).manual_seed(seed)
-    return kind(channels, table, chosen, generator)
+    with torch.random.fork_rng(devices=[]):  # layers of torch, such as nn.Linear, draw from the global generator
+        torch.default_generator.manual_seed((seed + 2**40) % 2**63)
+        return kind(channels, table, chosen, generator)
 
 
 discover(__name__, __path__)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
@@ -230,7 +231,13 @@ class GradientMethod(Method):
         return result
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
-        """Loss terms, each a scalar; ``total`` is differentiated."""
+        """Loss terms, each a scalar; ``total`` is differentiated.
+
+        Args:
+            branches: of :meth:`forward` on the B images of a step.
+            labels: int64 ``(B,)`` positions in ``classes``.
+            classes: all N classes; those without training images are not ``seen``.
+        """
         raise NotImplementedError
 
 
@@ -246,15 +253,24 @@ class ClosedFormMethod(Method):
     closed_form = True
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Prepare the solution from the prepared regions ``(n, R', C)`` of the training images."""
+        """Prepare the solution.
+
+        Args:
+            regions: prepared regions ``(n, R', C)`` of the training images.
+            labels: int64 ``(n,)`` positions in ``classes``.
+            classes: all N classes; those without training images are not ``seen``.
+        """
         raise NotImplementedError
 
     def grid(self) -> list[Candidate]:
-        """Hyperparameter candidates; the first one wins ties."""
+        """Hyperparameter candidates, numbers and texts by name; the first one wins ties."""
         raise NotImplementedError
 
     def use(self, candidate: Candidate) -> None:
-        """Set the weights to the solution of a candidate; call :meth:`fit` first."""
+        """Set the weights to the solution of a candidate; call :meth:`fit` first.
+
+        A candidate without a solution (``torch.linalg.LinAlgError``, or weights that are not finite) is left out.
+        """
         raise NotImplementedError
 
     def settle(self) -> bool:
@@ -293,7 +309,10 @@ class ClosedFormMethod(Method):
 
     def _one_by_one(self, regions: Tensor, classes: ClassSpace) -> SweepPart:
         for candidate in self.grid():
-            self.use(candidate)
+            try:
+                self.use(candidate)
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
+                continue
             if all(value.isfinite().all() for value in self.state_dict().values() if value.is_floating_point()):
                 yield [candidate], self.class_scores(self(regions), classes)[None]
 

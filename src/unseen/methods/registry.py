@@ -20,6 +20,7 @@ from typing import TypeVar
 from unseen.errors import UnseenError
 from unseen.ground.outside import check_installed, import_path, is_path, path_of
 from unseen.methods.base import Card, ClosedFormMethod, Method
+from unseen.methods.contract import check_class
 from unseen.methods.settings import EndToEndRecipe, Preset, Recipe
 
 GROUP = "unseen.methods"
@@ -142,7 +143,7 @@ def _complete(kind: type[Method], where: str | None = None) -> None:
     """Fill in what a class omits: name, card and presets.
 
     Raises:
-        UnseenError: the class is not a method, or its name is invalid.
+        UnseenError: the class is not a method, its name is invalid, or as :func:`unseen.methods.contract.check_class`.
     """
     if not inspect.isclass(kind) or not issubclass(kind, Method):
         hint = "pass a subclass of unseen.GradientMethod or unseen.ClosedFormMethod"
@@ -153,6 +154,7 @@ def _complete(kind: type[Method], where: str | None = None) -> None:
     if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
         hint = "use letters, digits, dots, dashes and underscores"
         raise UnseenError(f"{kind.name!r} is not a valid method name", where=path_of(kind), hint=hint)
+    check_class(kind)
     if "card" not in own:
         kind.card = Card(title=_title(kind))
     if not hasattr(kind, "presets"):

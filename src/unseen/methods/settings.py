@@ -233,7 +233,13 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
 @dataclass(frozen=True)
 class Preset:
-    """Named settings of a method and their source."""
+    """Named settings of a method and their source.
+
+    Args:
+        settings: an instance of the method's ``settings_class``.
+        recipe: how it is trained; ``None`` for a closed form.
+        source: where the numbers come from, in a few words.
+    """
 
     settings: Settings
     recipe: Recipe | None

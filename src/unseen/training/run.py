@@ -45,6 +45,7 @@ from unseen.training.records import numbers as numbers_of
 from unseen.training.stage import Stage
 from unseen.training.steps import check_graph_device
 from unseen.training.summary import per_class, summary, validation_summary
+from unseen.training.trial import try_outside
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -174,6 +175,7 @@ def fit(
             _start_over(folder)
         more: dict[str, Any] = {"budget_bytes": budget_bytes, "with_images": with_images, "on_record": on_record}
         inputs = RunInputs.of_plan(plan, store, fabric, folder, graph=graph, **more)
+        try_outside(inputs)
         manifest = _write_inputs(inputs, folder)
         on_record(Record("run", about=plan.config.to_json()))
         if config.method == AUTO and not config.looked and "honest" in plan.config.protocols and not validation_only:
