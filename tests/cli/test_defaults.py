@@ -120,7 +120,7 @@ CASES = {
     "train": Case("fieldguide", "Race on validation classes", "runs/auto-fieldguide/report.html"),
     "predict": Case("{root}/run {root}/bird.png", "bird.png"),
     "merge": Case("{root}/parts -o {root}/all.csv", "12 images"),
-    "similar": Case("{root}/run {root}/birds/images", "unlike the others"),
+    "similar": Case("{root}/run {root}/birds/images", "outliers"),
     "explain": Case("{root}/run {root}/bird.png", "bird", "bird-why.png"),
     "report": Case("{root}/run", "report.html"),
     "save": Case("{root}/run {root}/saved", "weights.safetensors"),

@@ -103,7 +103,7 @@ def similar(
     engine: EngineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find similar images; without --to, near duplicates and the images that resemble the others least.
+    """Find similar images; without --to, near duplicates and outliers.
 
     Exits with status 1 if some images cannot be read; they are left out.
     """
@@ -126,7 +126,7 @@ def similar(
     else:
         pairs = [{"image": names[i], "and": names[j], "cosine": c} for i, j, c in embeddings.duplicates(at_least)]
         odd = [{"image": names[i], "mean cosine to the nearest": c} for i, c in embeddings.outliers(top)]
-        titles = {"duplicates": f"near duplicates, of {counted(len(names), 'image')}", "outliers": "unlike the others"}
+        titles = {"duplicates": f"near duplicates, of {counted(len(names), 'image')}", "outliers": "outliers"}
         _show({"duplicates": pairs if as_json else pairs[:1000], "outliers": odd}, titles, as_json)
     raise typer.Exit(FAILED if broken else 0)
 

@@ -124,7 +124,7 @@ def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Pa
     readme = folder / "README.txt"
     write_text(
         readme,
-        "Birds drawn by the program, as you would bring your own: images in images/, a table of what is known.\n"
+        "Birds drawn by the program, arranged like a dataset of your own: images in images/, and a table of classes.\n"
         "The species in new-images/ have no images to train on, only rows in the table.\n\n"
         f"unseen check {pasted(folder)}\nunseen train {pasted(folder)} --backbone fieldguide\n\n"
         "The backbone is a small network for these drawings; leave it out for photographs.\n",
