@@ -482,6 +482,21 @@ def test_classes_of_images_are_matched_as_people_write_them(folder):
     )
 
 
+def test_labels_that_contradict_the_folders_are_noted(own):
+    """As after sorting one column of the list alone."""
+    rows = [f"{name}/{i}.jpg,{name}" for name in SPECIES[:3] for i in range(20)]
+    (own / "images.csv").write_text("\n".join(["file,class", *rows]))
+    assert len(load_folder(own).warnings) == 1
+    rows[0], rows[21] = "red fox/0.jpg,bear", "wolf/1.jpg,Red_Fox"
+    (own / "images.csv").write_text("\n".join(["file,class", *rows]))
+    data = load_folder(own)
+    assert (data.table.names[data.labels[0]], len(data.files)) == ("bear", 60)
+    assert (
+        'images.csv, row 2, column "class": "red fox/0.jpg" is listed as "bear", but is in the folder of "red fox" '
+        "(and 1 more image like this)"
+    ) in data.warnings
+
+
 def test_a_name_that_fits_two_classes_fits_none(folder):
     edit(folder, "classes.csv", "\nbee,", "\na-nt,")
     edit(folder, "classes.csv", "\nant,", "\na nt,")

@@ -142,8 +142,28 @@ def _listed(
         tuple(files[i] for i in keep),
         labels.to_numpy(dtype=float)[keep].astype(np.int64),
         None if split is None else split[keep],
-        tuple(f'class "{name}" in {path.name} is read as "{now}"' for name, now in notes.items()),
+        (
+            *(f'class "{name}" in {path.name} is read as "{now}"' for name, now in notes.items()),
+            *_at_odds([(int(i), files[i], int(labels[i])) for i in keep], names, path),
+        ),
     )
+
+
+def _at_odds(rows: Iterable[tuple[int, str, int]], names: Sequence[str], path: Path) -> list[str]:
+    """A note on images that are listed with another class than that of their folder, as after sorting one column."""
+    kept = list(rows)
+    position, _ = _matched((folder for _, file, _ in kept for folder in file.split("/")[:-1]), names)
+    found = []
+    for row, file, label in kept:
+        classes = [position[folder] for folder in file.split("/")[:-1] if folder in position]
+        if classes and label not in classes:
+            found.append((row, file, label, classes[0]))
+    if not found:
+        return []
+    row, file, label, other = found[0]
+    more = f" (and {counted(len(found) - 1, 'more image')} like this)" if len(found) > 1 else ""
+    where = place(Path(path.name), row, "class")
+    return [f'{where}: "{file}" is listed as "{names[label]}", but is in the folder of "{names[other]}"{more}']
 
 
 def _matched(written: Iterable[str], names: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
