@@ -288,6 +288,20 @@ def test_settings_are_typed(tmp_path):
     assert made.vectors.dtype == torch.float32
     with pytest.raises(UnseenError, match='fit has no argument "epoch" — pass settings='):
         unseen.fit("msdn", "fieldguide", tmp_path, epoch=3)
+    for entries, message in (
+        ({"seeds": 3}, r"seeds is 3 — pass several: range\(3\), or \(3,\) for this one"),
+        ({"seeds": ["a"]}, "seeds is 'a' — use a whole number, 0 or more"),
+        ({"seeds": [-1]}, "seeds is -1"),
+        ({"split_seed": 1.5}, "split_seed is 1.5"),
+        ({"draws": "a"}, "draws is 'a'"),
+        ({"time": "x"}, "time is 'x'"),
+        ({"settings": 5}, "int holds no settings — pass a dict"),
+        ({"recipe": 5}, "int holds no settings"),
+        ({"device": None}, "None is not a device — use auto"),
+        ({"image_size": "a", "backbone": "resnet18"}, "image size a is not between 1 and 8192"),
+    ):
+        with pytest.raises(UnseenError, match=message):
+            unseen.fit("eszsl", "fieldguide", tmp_path, **entries)
     with pytest.raises(UnseenError, match="CompatibilitySettings are the settings of ale and devise and sje"):
         unseen.fit(METHODS["ale"].settings_class(), "fieldguide", tmp_path)
 

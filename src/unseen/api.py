@@ -107,6 +107,8 @@ def fit(
             raise UnseenError(f'fit has no argument "{name}"', hint=hint)
     entries = {key: options.pop(key) for key in OF_BACKBONE if key in options}
     name, called = _dataset_name(dataset, attributes, root, cache, progress)
+    if isinstance(seeds, int):
+        raise UnseenError(f"seeds is {seeds}", hint=f"pass several: range({seeds}), or ({seeds},) for this one")
     steps = as_text(recipe or {}) | ({} if epochs is None else {"epochs": str(epochs)})
     method = method if isinstance(method, str) else method_reference(method)
     folder = default_folder(method, called) if folder is None else Path(folder)
@@ -116,7 +118,7 @@ def fit(
         backbone=_backbone(backbone, name, entries, kind_of_device(device, folder), method),
         settings=as_text(settings or {}),
         recipe=steps,
-        protocols=tuple(protocols),
+        protocols=(protocols,) if isinstance(protocols, str) else tuple(protocols),
         seeds=tuple(seeds),
         **options,
     )

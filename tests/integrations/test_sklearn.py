@@ -292,3 +292,38 @@ def test_few_classes_are_chosen_by_held_out_rows(data):
     assert made.score(x[few], y[few]) > 0.5
     with pytest.raises(UnseenError, match="3 classes, the smallest with 14 rows — msdn needs 4 classes"):
         ZeroShotClassifier("msdn").fit(x[few], y[few], attributes=values)
+
+
+def test_random_state_is_scikit_learn_s(data):
+    x, y, held, _, values = split(data)
+
+    def fitted(state):
+        made = ZeroShotClassifier("sje", recipe={"epochs": 1}, random_state=state, device="cpu")
+        return made.fit(x, y, attributes=values).decision_function(held)
+
+    seed = int(np.random.RandomState(5).randint(2**31))
+    np.testing.assert_array_equal(fitted(np.random.RandomState(5)), fitted(np.int64(seed)))
+    assert not np.array_equal(fitted(None), fitted(None))
+
+
+def test_a_class_of_one_row_leaves_the_choices_to_held_out_classes(data):
+    """Also for a method trained by steps, which has no other choice."""
+    x, y, _, _, values = split(data)
+    rows = np.flatnonzero((y > 0) | (np.arange(len(y)) == 0))  # one row of class 0
+    made = ZeroShotClassifier(preset="paper", device="cpu").fit(x[rows], y[rows], attributes=values)
+    assert made.gamma_ != 0
+    assert (made.predict(x) == y).mean() > 0.8
+    ZeroShotClassifier("sje", recipe={"epochs": 1}, device="cpu").fit(x[rows], y[rows], attributes=values)
+    rows = np.concatenate([np.flatnonzero(y < 4), np.searchsorted(y, np.arange(4, SEEN))])  # 4 classes of several
+    made = ZeroShotClassifier(preset="paper", device="cpu").fit(x[rows], y[rows], attributes=values)
+    assert made.gamma_ != 0
+    rows = rows[y[rows] > 0]  # 3 of them: a draw could hold out all
+    assert ZeroShotClassifier(preset="paper", device="cpu").fit(x[rows], y[rows], attributes=values).gamma_ == 0
+
+
+def test_tensors_of_half_precision_are_features(data):
+    x, y, held, _, values = split(data)
+    made = ZeroShotClassifier(preset="paper", device="cpu").fit(x, y, attributes=values)
+    for dtype in (torch.float16, torch.bfloat16):
+        given = torch.from_numpy(held).to(dtype)
+        np.testing.assert_array_equal(made.scores(given), made.scores(given.float().numpy()))

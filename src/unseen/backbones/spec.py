@@ -91,8 +91,9 @@ class BackboneSpec:
         self._check_stages()
         if self.zoom not in ZOOMS:
             raise UnseenError(f"zoom {self.zoom}", where=self.name, hint=f"use one of {', '.join(map(str, ZOOMS))}")
-        if self.image_size is not None and not 1 <= self.image_size <= LARGEST // self.zoom:
-            problem = f"image size {self.image_size} is not between 1 and {LARGEST // self.zoom}"
+        size = self.image_size
+        if size is not None and not (isinstance(size, int) and 1 <= size <= LARGEST // self.zoom):
+            problem = f"image size {size} is not between 1 and {LARGEST // self.zoom}"
             raise UnseenError(problem, where=self.name, hint="use 224, for example")
         if not 0 <= self.seed < 2**63:
             raise UnseenError(f"seed {self.seed}", where=self.name, hint="use a seed from 0 to 2^63 - 1")

@@ -30,6 +30,8 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     """
     if isinstance(name, torch.device):
         return name
+    if not isinstance(name, str):
+        raise UnseenError(f"{name!r} is not a device", hint=HINT)
     kind, index = split_device(name)
     if kind not in KINDS:
         raise UnseenError(f'no device "{name}"', hint=HINT)

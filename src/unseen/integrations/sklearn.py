@@ -16,6 +16,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -23,6 +24,7 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
@@ -32,7 +34,7 @@ from unseen.classes.attributes import Attributes, write_attributes
 from unseen.classes.changes import table_in_use
 from unseen.classes.table import ClassTable
 from unseen.data.catalogue import keep_dataset
-from unseen.data.dataset import Dataset
+from unseen.data.dataset import Dataset, validation_count
 from unseen.errors import RunError, UnseenError
 from unseen.features.blank import Blanks
 from unseen.features.store import write_store
@@ -94,7 +96,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         classes: N class names, if ``attributes`` has none.
         preset, settings, recipe, epochs: see :func:`unseen.fit`.
         select: validation metric that selects hyperparameters or epoch: ``H``, ``T1`` or ``AUSUC``.
-        random_state: seed of the training and of the draws of validation classes.
+        random_state: seed of the training and of the draws of validation classes; also a ``RandomState``, or ``None``
+            for another one in each :meth:`fit`.
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Attributes:
@@ -118,7 +121,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         recipe: Any = None,
         epochs: int | None = None,
         select: str = "H",
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
     ) -> None:
         self.method = method
@@ -166,7 +169,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.n_regions_ = regions.shape[1]
         self.classes_, self.class_table_ = every, table
         counts = np.bincount(positions[positions >= 0], minlength=len(table))
-        if (counts > 0).sum() < LEAST_HELD_OUT or counts[counts > 0].min() < 2:
+        if not _can_hold_out(counts, table):
             self._fit_small(kind, regions, positions)
         else:
             self._fit_run(kind, regions, positions)
@@ -188,6 +191,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 source={"name": f"{IMPORTED}memory", "made_with": "given in memory"},
                 dtype="float32",
             )
+            seed = _seed(self.random_state)
             steps = as_text(self.recipe or {}) | ({} if self.epochs is None else {"epochs": str(self.epochs)})
             config = RunConfig(
                 method=method_reference(kind),
@@ -196,8 +200,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 preset=self.preset,
                 settings=as_text(self.settings or {}),
                 recipe=steps,
-                seeds=(int(self.random_state),),
-                split_seed=int(self.random_state),
+                seeds=(seed,),
+                split_seed=seed,
                 select=self.select,
                 store_dtype="float32",
                 holdouts=0,
@@ -308,7 +312,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return regions, y
 
     def _validated(self, X: Any, y: Any) -> tuple[np.ndarray, Any]:
-        features = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
+        if isinstance(X, torch.Tensor):
+            X = X.detach().cpu().float() if X.is_floating_point() else X.detach().cpu()  # NumPy has no bfloat16
+        features = X.numpy() if isinstance(X, torch.Tensor) else X
         y = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y
         if getattr(features, "ndim", 2) == 3:  # scikit-learn would mistake the regions for features
             features = check_array(features, allow_nd=True, dtype=np.float32, input_name="X")
@@ -507,6 +513,19 @@ def _table(attributes: Any, classes: Any, y: np.ndarray) -> tuple[ClassTable, np
         raise UnseenError(problem, where=f"y, row {row}", hint="add a row to attributes, or fix the spelling")
     seen = np.bincount(positions, minlength=len(table)) > 0
     return ClassTable(table.names, table.attributes, table.values, seen, taxonomy=table.taxonomy), every, positions
+
+
+def _can_hold_out(counts: np.ndarray, table: ClassTable) -> bool:
+    """Whether a draw of validation classes always leaves a class of which an image can be held out."""
+    several = int((counts > 1).sum())
+    return several >= LEAST_HELD_OUT and several > validation_count(table)
+
+
+def _seed(random_state: Any) -> int:
+    """A seed by scikit-learn's convention."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
 
 
 def _attributes(attributes: Any, classes: Any) -> ClassTable:

@@ -173,8 +173,10 @@ def as_text(values: Mapping[str, Any] | Settings | Recipe) -> dict[str, str]:
     Raises:
         UnseenError: a value is not text, a number, a truth value or a list of these.
     """
-    if not isinstance(values, Mapping):
+    if isinstance(values, Settings | Recipe):
         values = {f.name: getattr(values, f.name) for f in fields(values)}
+    elif not isinstance(values, Mapping):
+        raise UnseenError(f"{type(values).__name__} holds no settings", hint='pass a dict, such as {"lr": 1e-3}')
     return {name: _text(value, name) for name, value in values.items()}
 
 

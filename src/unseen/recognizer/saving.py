@@ -28,6 +28,8 @@ from unseen.recognizer.names import BACKBONE, CARD, FACTS, FILES, FORMAT, REFERE
 
 def save(model: TrainedModel, folder: Path, include_backbone: bool, include_references: bool, card: CardFields) -> Path:
     """See :meth:`unseen.recognizer.recognizer.Recognizer.save`."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError("is a file", where=folder, hint="choose another folder")
     inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
     begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # left by an interrupted save
     if inside and FACTS not in inside and not begun:

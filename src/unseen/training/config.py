@@ -10,6 +10,7 @@ from unseen.backbones.reduction import ReductionSpec
 from unseen.backbones.spec import FINAL, SINGLE, BackboneSpec
 from unseen.data.dataset import DRAWN_BY
 from unseen.errors import RunError, UnseenError
+from unseen.ground.checked import whole
 from unseen.methods import find_method, method_reference
 from unseen.methods.base import AnchoredMethod, Method
 from unseen.methods.settings import as_text
@@ -100,23 +101,22 @@ class RunConfig:
             )
 
     def _check_numbers(self) -> None:
+        if not isinstance(self.time, int | float):
+            raise UnseenError(f"time is {self.time!r}", where="time", hint="give a number of seconds")
+        object.__setattr__(self, "seeds", tuple(whole(seed, "seeds", 0) for seed in self.seeds))  # of NumPy, too
+        object.__setattr__(self, "split_seed", whole(self.split_seed, "split_seed", 0))
+        whole(self.accumulate, "accumulate", 1)
+        whole(self.draws, "draws", 0)
+        whole(0 if self.holdouts is None else self.holdouts, "holdouts", 0)
         if not self.protocols or not self.seeds:
             raise UnseenError("no protocol or no seed", hint="pass at least one of each")
         if len(set(self.seeds)) != len(self.seeds):
             raise UnseenError("a seed appears twice", where="seeds", hint="list each seed once")
-        if min(*self.seeds, self.split_seed) < 0:
-            raise UnseenError("a seed is negative", where="seeds", hint="use 0 or more")
         if max(*self.seeds, self.split_seed) >= 2**63:
             raise UnseenError("a seed is too large", where="seeds", hint="use less than 2^63")
-        if self.draws < 0:
-            raise UnseenError(f"draws is {self.draws}", where="draws", hint="use 1 or more, or 0 for the default")
         if self.time < 0 or (self.time and self.method != "auto" and not self.raced):
             problem = f"time is {self.time:g}" if self.time < 0 else f"{self.method} tries nothing else"
             raise UnseenError(problem, where="time", hint="give a time above 0, and method auto")
-        if self.accumulate < 1:
-            raise UnseenError(f"accumulate is {self.accumulate}", hint="use 1 or more")
-        if self.holdouts is not None and self.holdouts < 0:
-            raise UnseenError(f"holdouts is {self.holdouts}", hint="use 0 or more")
 
     @property
     def draw_count(self) -> int:
