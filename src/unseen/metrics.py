@@ -42,7 +42,10 @@ def curve(scores: Any, labels: Any, seen: Any) -> SeenUnseenCurve:
 
 def _decided(scores: Any, labels: Any, seen: Any, gamma: float, taxonomy: Any) -> Decided:
     table, kinds = np.asarray(scores, dtype=np.float64), np.asarray(seen, dtype=bool)
-    true = np.asarray(labels, dtype=np.int64)
+    true = np.asarray(labels)
+    if true.size and (true.dtype.kind not in "iuf" or (true != np.floor(true)).any()):
+        raise UnseenError(f"labels such as {true.flat[0]!s:.60}", hint="use positions of the classes, whole numbers")
+    true = true.astype(np.int64)
     if table.ndim != 2 or kinds.shape != table.shape[1:] or true.shape != table.shape[:1]:
         problem = f"scores {table.shape}, labels {true.shape} and seen {kinds.shape} do not match"
         raise UnseenError(problem, hint="pass scores (M, N), labels (M,) and seen (N,)")

@@ -185,6 +185,7 @@ def test_what_does_not_fit_is_one_line(birdkit, name, entries, message):
     ("answer", "message"),
     [
         (torch.ones(1, 5, 7), "which is not a grid of regions"),
+        (torch.ones(8, 4, 4), r"returns a map of 8 images for one image — return \(B, C, h, w\)"),
         ("text", "returns str, not feature maps"),
         ([], "returns list, not feature maps"),
     ],
@@ -198,6 +199,19 @@ def test_an_answer_that_is_no_map_is_one_line(answer, message):
 
     with pytest.raises(UnseenError, match=message):
         Backbone(BackboneSpec.of(Odd()))
+
+
+def test_a_function_without_a_name_makes_a_network():
+    class Net(nn.Module):
+        image_size, mean, std = 32, (0.5,) * 3, (0.5,) * 3
+
+        def forward(self, x):
+            return x[:, :, ::16, ::16]
+
+    spec = BackboneSpec.of(lambda: Net().eval())
+    assert Backbone(spec).grids == [(2, 2)]
+    with pytest.raises(UnseenError, match="is defined in a script, notebook or function"):
+        own.import_path("birdkit.networks:<lambda>", "backbone")
 
 
 def test_of_takes_what_is_in_hand():

@@ -112,6 +112,17 @@ def test_a_metric_of_ones_own():
     register_metric(Metric("broken", "none", lambda d: 1 / 0))
     with pytest.raises(UnseenError, match=r'the metric "broken" failed \(ZeroDivisionError: division by zero\)'):
         unseen.metrics.gzsl(SCORES, LABELS, SEEN)
+    for given in (lambda d: 0.0, Metric("empty", "nothing", None)):
+        with pytest.raises(UnseenError, match="is not a metric — pass Metric"):
+            register_metric(given)
+
+
+@pytest.mark.usefixtures("mine")
+@pytest.mark.parametrize("shape", [(2,), (4, 2)])
+def test_a_metric_has_one_number_or_one_for_each_image(shape):
+    register_metric(Metric("odd", "of another shape", lambda d: np.ones(shape)))
+    with pytest.raises(UnseenError, match=r'the metric "odd" returned \(.*\) numbers for 4 images'):
+        unseen.metrics.gzsl(SCORES, LABELS, SEEN)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +132,8 @@ def test_a_metric_of_ones_own():
         (SCORES, LABELS[:2], SEEN, "do not match"),
         (SCORES, LABELS + 1, SEEN, "labels go from 1 to 4"),
         (SCORES * np.nan, LABELS, SEEN, "not finite"),
+        (SCORES, LABELS + 0.5, SEEN, "labels such as 0.5"),
+        (SCORES, LABELS.astype(str), SEEN, "labels such as 0 — use positions"),
     ],
 )
 def test_mistakes_are_one_line(scores, labels, seen, problem):

@@ -222,6 +222,9 @@ class Plain(nn.Module):
         self._stated, self._where = channels, where
         with torch.inference_mode():
             maps = self._maps(torch.zeros(1, 3, image_size, image_size))
+        if wrong := [m.shape[0] for m in maps if m.shape[0] != 1]:
+            problem = f"returns a map of {wrong[0]} images for one image"
+            raise UnseenError(problem, where=where, hint="return (B, C, h, w), with the images first")
         self.feature_info = [
             {"num_chs": m.shape[1], "reduction": round(image_size / m.shape[2]), "module": str(i)}
             for i, m in enumerate(maps)

@@ -112,10 +112,15 @@ class Metric:
         if any(isinstance(given, Decided) and not len(given.labels) for given in arguments):
             return np.empty(0)
         try:
-            return np.asarray(self.compute(*arguments), dtype=float)
+            found = np.asarray(self.compute(*arguments), dtype=float)
         except Exception as error:
             problem = f'the metric "{self.name}" failed ({type(error).__name__}: {error})'
             raise UnseenError(problem, hint="fix it, or uninstall its package; then repeat the command") from error
+        for given in arguments:
+            if isinstance(given, Decided) and found.shape not in ((), (len(given.labels),)):
+                problem = f'the metric "{self.name}" returned {found.shape} numbers for {len(given.labels)} images'
+                raise UnseenError(problem, hint="return one number, or one for each image")
+        return found
 
 
 REGISTRY: dict[str, Metric] = {}
@@ -126,8 +131,10 @@ def register_metric(metric: Metric) -> Metric:
     """Register a metric.
 
     Raises:
-        UnseenError: there is another metric of that name, or one that it is computed from is missing.
+        UnseenError: it is not a metric, there is another of that name, or one that it is computed from is missing.
     """
+    if not isinstance(metric, Metric) or not callable(metric.compute):
+        raise UnseenError(f"{metric!r:.60} is not a metric", hint="pass Metric(name, meaning, function)")
     if REGISTRY.get(metric.name, metric) is not metric:
         raise UnseenError(f'a metric "{metric.name}" already exists', hint="choose another name")
     if missing := [name for name in metric.of if name not in REGISTRY]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from unseen.errors import UnseenError
 
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.([^\W\d]\w*|<locals>))*")
+_PART = r"([^\W\d]\w*|<locals>|<lambda>)"
+_PATH = re.compile(rf"[^\W\d]\w*(\.[^\W\d]\w*)*:{_PART}(\.{_PART})*")
 
 
 def is_path(text: str) -> bool:
@@ -73,7 +74,7 @@ def check_installed(path: str, where: object, what: str) -> None:
 
 def check_shareable(path: str, what: str) -> None:
     """Raise an error if another process cannot import what a path names."""
-    if path.startswith("__main__:") or "<locals>" in path:
+    if path.startswith("__main__:") or "<" in path:
         _refuse_script(path, what)
 
 
