@@ -219,5 +219,7 @@ def test_of_takes_what_is_in_hand():
     assert BackboneSpec.of(BackboneSpec("resnet18"), crop=0.5) == BackboneSpec("resnet18", crop=0.5)
     with pytest.raises(UnseenError, match=r"int is not a network — pass an nn.Module"):
         BackboneSpec.of(3)
+    with pytest.raises(UnseenError, match=r"mean 0\.5 is not three valid numbers"):
+        BackboneSpec("resnet18", mean=0.5)
     with pytest.raises(UnseenError, match="3 is not a number of channels — pass channels=1 or more"):
         BackboneSpec("resnet18", channels=3)

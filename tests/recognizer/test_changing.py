@@ -134,3 +134,18 @@ def test_a_class_of_the_training_that_comes_back_is_seen_again(recognizer, image
     recognizer.rename_class("a", "z")  # its images are in use: another class of this name is new
     recognizer.add_class("a", row)
     assert not recognizer.table.seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.add_class(5, [1, 2, 3]), "5 is not a class name — pass text"),
+        (lambda r: r.rename_class("a", None), "None is not a class name"),
+        (lambda r: r.add_class("e", "abc"), 'class "e": str is no row of attribute values — pass 3 numbers'),
+        (lambda r: r.add_class("e", [[1], [2, 3]]), 'class "e": list is no row'),
+        (lambda r: [r.remove_class(c) for c in "abcd"] and r.predict("x.jpg"), "the table has no class — add one"),
+    ],
+)
+def test_what_is_no_class_is_one_line(recognizer, change, message):
+    with pytest.raises(UnseenError, match=message):
+        change(recognizer)

@@ -106,7 +106,8 @@ class BackboneSpec:
             raise UnseenError(f'pixels "{self.pixels}"', where=self.name, hint=f"use {EXACT} or {FAST}")
         for what, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (
-                len(values) != 3
+                not hasattr(values, "__len__")
+                or len(values) != 3
                 or not all(isinstance(v, int | float) and math.isfinite(v) for v in values)
                 or (what == "std" and min(values) <= 0)
             ):

@@ -260,6 +260,8 @@ class ClassTable:
 
     def _check_free(self, name: str, position: int = -1) -> None:
         """Raise DataError if another class than that at the position differs in case or spaces alone."""
+        if not isinstance(name, str):
+            raise DataError(f"{name!r:.60} is not a class name", hint="pass text")
         alike = next((own for c, own in enumerate(self.names) if c != position and spelled(own) == spelled(name)), name)
         if alike != name:
             problem = f'class "{name}" and class "{alike}" differ only in case or spaces'
@@ -298,7 +300,12 @@ class ClassTable:
         """
         values = _by_name(values)
         if not isinstance(values, Mapping):
-            row = np.array(values.tolist() if hasattr(values, "tolist") else values, dtype=np.float64)
+            try:
+                row = np.array(values.tolist() if hasattr(values, "tolist") else values, dtype=np.float64)
+            except (TypeError, ValueError):
+                problem = f'class "{name}": {type(values).__name__} is no row of attribute values'
+                hint = f"pass {len(self.attributes)} numbers, or a dict from attribute names"
+                raise DataError(problem, hint=hint) from None
             if row.shape != (len(self.attributes),):
                 raise DataError(f'class "{name}": {counted(row.size, "value")}', hint=f"pass {len(self.attributes)}")
             return row

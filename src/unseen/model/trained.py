@@ -39,6 +39,8 @@ class TrainedModel(ScoredModel):
             raise UnseenError(f'cannot choose among "{among}"', hint=f"use one of {', '.join(AMONG)}")
         seen = self._table.seen
         chosen = {"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among]
+        if not len(seen):
+            raise UnseenError("the table has no class", hint="add one")
         if not chosen.any():
             raise UnseenError(f"the table has no {among} class", hint='use among="all"')
         if only is not None:
