@@ -3,7 +3,7 @@
     python -m benchmarks.holdouts fieldguide cub50:mobilenetv2 --classes 9+4 20+8 --problems 20 --output results.json
 
 A problem is so many random classes with images and so many without, as a user has them: pooled features are imported
-without those of the unseen classes, and ``unseen train --method eszsl`` estimates the accuracy on these. The same run
+without those of the unseen classes, and ``unseen train --method METHOD`` estimates the accuracy on these. The same run
 with their images measures it. ``bias`` is the mean of estimate less accuracy, ``off`` the mean absolute difference,
 ``interval`` the mean width of the 95% interval, and ``holds`` the percentage of problems whose accuracy lies within it;
 all but the last in points. Jobs are those of :mod:`benchmarks.closed_forms`.
@@ -62,7 +62,7 @@ def problem(
     return folder
 
 
-def solved(dataset: Dataset, features: np.ndarray, sizes: tuple[int, int], seed: int) -> dict[str, Any]:
+def solved(dataset: Dataset, features: np.ndarray, sizes: tuple[int, int], method: str, seed: int) -> dict[str, Any]:
     """Estimates with their intervals and the accuracies of one problem, and the classes set aside."""
     drawn = np.random.default_rng(seed).permutation(len(dataset.table))[: sum(sizes)]
     seen, unseen = drawn[: sizes[0]], drawn[sizes[0] :]
@@ -72,15 +72,15 @@ def solved(dataset: Dataset, features: np.ndarray, sizes: tuple[int, int], seed:
             folder = problem(Path(scratch) / f"data-{hidden}", dataset, features, seen, unseen, hidden)
             options: dict[str, Any] = {"backbone": "features:pooled", "protocols": ("honest",), "device": "cpu"}
             options |= {} if hidden else {"holdouts": 0}
-            run = fit("eszsl", folder, Path(scratch) / f"run-{hidden}", **options)
+            run = fit(method, folder, Path(scratch) / f"run-{hidden}", **options)
             found.append(run.results["protocols"]["honest"])
     return {"estimated": found[0]["holdout"], "measured": found[1]["metrics"]}
 
 
-def studied(job: str, sizes: tuple[int, int], problems: int, cache: Path) -> list[dict]:
+def studied(job: str, sizes: tuple[int, int], method: str, problems: int, cache: Path) -> list[dict]:
     """The lines of one dataset and number of classes, in percent."""
     dataset, features = pooled(job, cache)
-    found = [solved(dataset, features, sizes, seed) for seed in range(problems)]
+    found = [solved(dataset, features, sizes, method, seed) for seed in range(problems)]
     lines = []
     for metric in METRICS:
         estimates = pd.DataFrame([one["estimated"]["metrics"][metric] for one in found]) * 100
@@ -104,14 +104,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", nargs="+", metavar="DATA[:NETWORK]")
     parser.add_argument("--classes", nargs="+", default=["9+4", "20+8"], metavar="SEEN+UNSEEN")
+    parser.add_argument("--method", default="eszsl")
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     began, cache = time.monotonic(), cache_folder(options.cache)
     sizes = [(int(a), int(b)) for a, _, b in (text.partition("+") for text in options.classes)]
-    lines = [line for job in options.jobs for pair in sizes for line in studied(job, pair, options.problems, cache)]
-    finish(options.output, {"Estimates": lines}, began=began, protocol="honest", method="eszsl", seeds=[0])
+    lines = [
+        line
+        for job in options.jobs
+        for pair in sizes
+        for line in studied(job, pair, options.method, options.problems, cache)
+    ]
+    finish(options.output, {"Estimates": lines}, began=began, protocol="honest", method=options.method, seeds=[0])
 
 
 if __name__ == "__main__":
