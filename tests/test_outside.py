@@ -38,9 +38,11 @@ BACKBONE = ["--backbone", "test_resnet", "--image-size", "32", "--backbone-weigh
 @pytest.fixture
 def registered():
     """What a test registers is forgotten after it."""
-    before, given = dict(METHODS), dict(registry._GIVEN)
+    kept = [(known, dict(known)) for known in (METHODS, registry._GIVEN, metrics.REGISTRY)]
+    metrics._installed.cache_clear()
     yield
-    for known, old in ((METHODS, before), (registry._GIVEN, given)):
+    metrics._installed.cache_clear()
+    for known, old in kept:
         known.clear()
         known.update(old)
     for name in [n for n in sys.modules if n.split(".")[0] in ("birdkit", "otherkit")]:
@@ -162,40 +164,35 @@ def test_a_metric_of_an_installed_package_is_wherever_ours_are(
 ):
     """In results.json, the tables of a comparison and of a run, what `evaluate` gives, the report and the page."""
     monkeypatch.syspath_prepend(str(write_package(tmp_path / "site", entry_point=True)))
-    monkeypatch.setattr(metrics, "REGISTRY", dict(metrics.REGISTRY))
     monkeypatch.setattr(comparing, "run_worker", worker.work)
     monkeypatch.setattr(cli.out, "_width", 200)
-    metrics._installed.cache_clear()
-    try:
-        base = {
-            "dataset": str(tiny_guide),
-            "backbone": tiny_backbone,
-            "protocols": ("honest",),
-            "seeds": (0,),
-            "draws": 1,
-        }
-        asked = Comparison(parse_variants(["eszsl"]), base, device="cpu", cache=tmp_path / "cache")
-        found = compare(asked, tmp_path / "all")
-        run = Run(tmp_path / "all" / "eszsl")
-        results = run.results["protocols"]["honest"]
-        entry = results["metrics"]["recall-at-2"]
-        assert entry["mean"] == pytest.approx(results["seeds"]["0"]["recall-at-2"], abs=1e-12)
-        assert entry["low"] <= entry["mean"] <= entry["high"]
-        cell = f"{100 * entry['mean']:.1f}"
-        print_comparison(found)
-        table = capsys.readouterr().out
-        assert ("recall-at-2" in table, "top-5" in table, cell in table) == (True, False, True)
-        assert result_rows([run])[0]["recall-at-2"].startswith(cell)
-        assert f"| {cell} [" in (tmp_path / "all" / "compare.md").read_text()
-        assert "honest_recall-at-2_mean" in (tmp_path / "all" / "compare.csv").read_text()
-        again = unseen.evaluate(run, device="cpu", cache=tmp_path / "cache")["seeds"]["0"]
-        assert again["recall-at-2"] == results["seeds"]["0"]["recall-at-2"]
-        page = write_report(run, device="cpu", cache=tmp_path / "cache").read_text()
-        assert page.count("right at the first or second guess") == 1
-        assert page.count("recall-at-2") >= 3  # the figure, the table of results, what the terms mean
-        assert [m.name for m in metrics_of(run.folder)][-1] == "Right at the first or second guess"
-    finally:
-        metrics._installed.cache_clear()
+    base = {
+        "dataset": str(tiny_guide),
+        "backbone": tiny_backbone,
+        "protocols": ("honest",),
+        "seeds": (0,),
+        "draws": 1,
+    }
+    asked = Comparison(parse_variants(["eszsl"]), base, device="cpu", cache=tmp_path / "cache")
+    found = compare(asked, tmp_path / "all")
+    run = Run(tmp_path / "all" / "eszsl")
+    results = run.results["protocols"]["honest"]
+    entry = results["metrics"]["recall-at-2"]
+    assert entry["mean"] == pytest.approx(results["seeds"]["0"]["recall-at-2"], abs=1e-12)
+    assert entry["low"] <= entry["mean"] <= entry["high"]
+    cell = f"{100 * entry['mean']:.1f}"
+    print_comparison(found)
+    table = capsys.readouterr().out
+    assert ("recall-at-2" in table, "top-5" in table, cell in table) == (True, False, True)
+    assert result_rows([run])[0]["recall-at-2"].startswith(cell)
+    assert f"| {cell} [" in (tmp_path / "all" / "compare.md").read_text()
+    assert "honest_recall-at-2_mean" in (tmp_path / "all" / "compare.csv").read_text()
+    again = unseen.evaluate(run, device="cpu", cache=tmp_path / "cache")["seeds"]["0"]
+    assert again["recall-at-2"] == results["seeds"]["0"]["recall-at-2"]
+    page = write_report(run, device="cpu", cache=tmp_path / "cache").read_text()
+    assert page.count("right at the first or second guess") == 1
+    assert page.count("recall-at-2") >= 3  # the figure, the table of results, what the terms mean
+    assert [m.name for m in metrics_of(run.folder)][-1] == "Right at the first or second guess"
 
 
 def test_what_is_only_in_this_process_stays_in_it(tiny_guide, tiny_backbone, tmp_path, registered):
