@@ -204,6 +204,23 @@ def test_a_candidate_without_a_solution_is_left_out(own, task):
     assert [candidate for candidate, _ in method.sweep(method.prepare(regions), classes)] == [{"ridge": 1.0}]
 
 
+def test_a_method_that_needs_more_images_is_left_to_the_training(own, task):
+    def fit(self, regions, labels, classes):
+        raise ValueError("24 components of 16 images")
+
+    def start(self, batches, classes):
+        torch.linalg.cholesky(-torch.eye(2))
+
+    tried(type("Many", (own["ridge"],), {"fit": fit}), task)
+    tried(type("Start", (own["attend"],), {"start": start}), task)
+
+
+def test_hooks_may_be_static(own):
+    check_class(type("Static", (own["ridge"],), {"fused_attribute_scores": staticmethod(lambda branches: None)}))
+    with pytest.raises(UnseenError, match="has no fused_attribute_scores"):
+        check_class(type("Wrong", (own["ridge"],), {"fused_attribute_scores": staticmethod(lambda: None)}))
+
+
 def test_layers_of_torch_are_drawn_from_the_seed(own):
     class Layer(own["attend"]):
         name = "layer"

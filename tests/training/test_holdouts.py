@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import unseen
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.folder import load_folder
 from unseen.errors import DataError
 from unseen.evaluation.metrics import Decisions
 from unseen.report.material import recorded
 from unseen.report.summary import advice, sureness, verdict
-from unseen.training.holdouts import estimated, holdout_dataset, needs_holdouts, paired
+from unseen.training.holdouts import counts, estimated, holdout_dataset, needs_holdouts, paired
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +203,7 @@ def test_a_hardly_varying_attribute_has_no_line():
     assert fit.slope[1] == pytest.approx(2)
 
 
-def drawn(shares, each, seen=2, gamma=0.0):
+def drawn(shares, each, seen=2, gamma=0.0, names=None):
     """A hold-out of two seen classes, all right, and one unseen class for each share of right answers."""
     classes = seen + len(shares)
     labels = np.repeat(np.arange(classes), each)
@@ -211,7 +214,23 @@ def drawn(shares, each, seen=2, gamma=0.0):
         scores[mine[:right], c] = 2
         scores[mine[right:], 0 if c < seen else seen + (c - seen + 1) % len(shares)] = 1
     scores[:, :seen] += gamma
-    return Decisions.from_scores(scores, labels, np.arange(classes) < seen, 5), gamma, None
+    return (
+        Decisions.from_scores(scores, labels, np.arange(classes) < seen, 5),
+        gamma,
+        table(seen, names or new_names(shares)),
+    )
+
+
+NUMBER = count()
+
+
+def new_names(classes):
+    return tuple(f"class {next(NUMBER)}" for _ in classes)
+
+
+def table(seen, names):
+    every = (*(f"seen {c}" for c in range(seen)), *names)
+    return ClassTable(every, Attributes(("a",)), np.arange(1.0, 1 + len(every))[:, None], np.arange(len(every)) < seen)
 
 
 def test_the_interval_is_of_as_many_classes_as_are_in_use():
@@ -237,9 +256,23 @@ def test_each_draw_keeps_its_own_offset_and_classes():
     assert estimated(apart, (2, 2))["U"]["mean"] == pytest.approx(0.75)
 
 
+def test_a_class_of_several_draws_counts_once():
+    once = [drawn((1.0, 0.0, 0.5), 40, names=("a", "b", "c"))]
+    one, many = (estimated(once * n, (2, 3))["U"] for n in (1, 8))
+    assert many["low_mean"] == pytest.approx(one["low_mean"], abs=0.06)
+    assert many["high_mean"] == pytest.approx(one["high_mean"], abs=0.06)
+
+
+def test_without_unseen_classes_the_interval_is_of_the_two_set_aside(without):
+    classes = load_folder(without).table
+    assert counts(classes) == (classes.seen.sum(), (~classes.seen).sum())
+    known = classes.select(np.flatnonzero(classes.seen))
+    assert counts(known) == (len(known), 2)
+
+
 def test_differences_are_over_the_classes_of_all_draws():
-    better = [drawn((1.0, 1.0), 40), drawn((1.0, 0.5), 40)]
-    worse = [drawn((0.5, 1.0), 40), drawn((0.5, 0.5), 40)]
+    better = [drawn((1.0, 1.0), 40, names="ab"), drawn((1.0, 0.5), 40, names="cd")]
+    worse = [drawn((0.5, 1.0), 40, names="ab"), drawn((0.5, 0.5), 40, names="cd")]
     gap = paired(better, worse, ("T1",))["T1"]
     assert gap["mean"] == pytest.approx(0.25)
     assert gap["low"] <= gap["low_images"] < 0.25 < gap["high_images"] <= gap["high"]
@@ -259,7 +292,7 @@ def test_all_right_or_all_wrong_in_every_draw_has_wilson_s_interval(right):
         seen, scores = np.arange(12) < 6, np.zeros((len(labels), 12))
         scores[np.arange(len(labels)), labels if right else labels ^ 1] = 1
         scores[seen[labels][:, None] != seen] -= 5
-        return Decisions.from_scores(scores, labels, seen, 5), 0.0, None
+        return Decisions.from_scores(scores, labels, seen, 5), 0.0, table(6, new_names(range(6)))
 
     found = estimated([draw(3, 2), draw(5, 9)], (6, 6))
     z2 = 1.959963984540054**2

@@ -174,6 +174,7 @@ def resample(
     taxonomy: np.ndarray | None = None,
     rank: int | None = None,
     new: tuple[int, int] | None = None,
+    groups: np.ndarray | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Resampled]:
@@ -191,6 +192,7 @@ def resample(
         taxonomy, rank: as in :class:`~unseen.evaluation.registry.Decided`.
         new: numbers of seen and unseen classes; ``over_classes`` then tells of so many other classes of the kind, drawn
             from the resampled ones, and not of the mean over all such classes.
+        groups: int ``(N,)``; classes of the same group are resampled as one.
         samples: number of bootstrap samples.
         seed: seed of the resampling.
     """
@@ -218,7 +220,9 @@ def resample(
             first = decisions[0]
             counted = ~np.isnan(values[0])
             count = None if new is None else sum(np.array(new)[np.unique(first.is_unseen[counted]).astype(int)])
-            results[name] = _resampled(np.stack(values, axis=1), first.labels, samples, (rng, of_classes), count)
+            results[name] = _resampled(
+                np.stack(values, axis=1), first.labels, samples, (rng, of_classes), count, groups
+            )
         else:
             results[name] = Resampled(np.stack(values), np.full((samples, len(values)), np.nan))
     return results
@@ -235,6 +239,7 @@ def _resampled(
     samples: int,
     generators: tuple[np.random.Generator, np.random.Generator],
     new: int | None,
+    groups: np.ndarray | None,
 ) -> Resampled:
     """Mean over classes of each class's mean, for values ``(M, seeds)``; NaN for images that do not count."""
     rng, of_classes = generators
@@ -252,10 +257,14 @@ def _resampled(
         return Resampled(nan, np.tile(nan, (samples, 1)))
     shares = bool(np.isin(values, (0, 1)).all())
     images = float(len(sizes) ** 2 / np.sum(1 / sizes)) if shares else 0.0
-    picks = of_classes.integers(len(classes), size=(len(classes), samples))
+    units = np.stack(drawn)
+    if groups is not None:
+        mine = groups[classes]
+        units = np.stack([units[mine == group].mean(axis=0) for group in np.unique(mine)])
+    picks = of_classes.integers(len(units), size=(len(units), samples))
     if new is not None:
-        picks = np.take_along_axis(picks, of_classes.integers(len(classes), size=(new, samples)), axis=0)
-    over_classes = np.take_along_axis(np.stack(drawn), picks[:, :, None], axis=0).mean(axis=0)
+        picks = np.take_along_axis(picks, of_classes.integers(len(units), size=(new, samples)), axis=0)
+    over_classes = np.take_along_axis(units, picks[:, :, None], axis=0).mean(axis=0)
     return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0), images, over_classes)
 
 

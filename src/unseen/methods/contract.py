@@ -46,7 +46,10 @@ def check_class(kind: type[Method]) -> None:
     for base, hooks in HOOKS.items():
         for name, arguments in hooks.items() if issubclass(kind, base) else ():
             given = f"self, {arguments}".rstrip(", ")
-            if getattr(kind, name) is getattr(base, name) or not _takes(getattr(kind, name), given):
+            bound = isinstance(inspect.getattr_static(kind, name, None), staticmethod | classmethod)
+            if getattr(kind, name) is getattr(base, name) or not _takes(
+                getattr(kind, name), arguments if bound else given
+            ):
                 _refuse(kind, f"has no {name}({given})", "define it, see the table of hooks in the docs")
     if kind.class_scores is not Method.class_scores:
         hint = "define class_vectors, or query, class_embeddings and class_offsets instead"
@@ -77,7 +80,7 @@ def _check_settings(kind: type[Method]) -> None:
 
 def _takes(function: Any, arguments: str) -> bool:
     try:
-        inspect.signature(function).bind(*arguments.split(", "))
+        inspect.signature(function).bind(*filter(None, arguments.split(", ")))
     except TypeError:
         return False
     return True
@@ -105,15 +108,29 @@ def try_method(
         _refuse(kind, "prepare returns no tensor with a row per image", "return prepared regions (B, R', C)")
     vectors = len(classes.vectors.T)
     if isinstance(method, GradientMethod):
-        method.start([(x, labels)], classes)
+        if not _worked(lambda: method.start([(x, labels)], classes)):
+            return
         _check_loss(kind, method.train(), x, labels, classes, vectors)
     elif isinstance(method, ClosedFormMethod) and not _solved(kind, method, x, labels, classes):
         return
     with torch.no_grad():
         branches = _branches(kind, method.eval(), x, vectors)
+        if not all(one.attribute_scores.isfinite().all() for one in branches.values()):
+            return
         _check_classes(kind, method, method.query(branches), classes)
         _check_maps(kind, method, regions, method.fused_attribute_scores(branches))
         _check_kept(kind, method, make(1).eval(), x)
+
+
+def _worked(step: Callable[[], object]) -> bool:
+    """Whether a step succeeds; it may need more images than these few, so training is left to tell of an error."""
+    try:
+        step()
+    except UnseenError:
+        raise
+    except Exception:
+        return False
+    return True
 
 
 def _branches(kind: type[Method], method: Method, x: Tensor, vectors: int) -> dict[str, Branch]:
@@ -146,7 +163,8 @@ def _check_loss(
 
 def _solved(kind: type[Method], method: ClosedFormMethod, x: Tensor, labels: Tensor, classes: ClassSpace) -> bool:
     """Whether a candidate has a solution for these few images."""
-    method.fit(x, labels, classes)
+    if not _worked(lambda: method.fit(x, labels, classes)):
+        return False
     grid: Any = method.grid()
     try:
         fine = isinstance(grid, list) and all(isinstance(one, dict) for one in grid) and json.dumps(grid) != "[]"

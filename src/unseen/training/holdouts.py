@@ -167,7 +167,7 @@ def holdout_summary(found: Sequence[HoldOut], in_use: ClassTable) -> dict[str, A
     draws: list[dict[str, Any]] = []
     table = found[0].dataset.table
     for dataset, result in ((f.dataset, f.result) for f in found):
-        numbers = in_json(measure(Decided(result.gzsl, result.gamma, _codes(dataset))) | {"gamma": result.gamma})
+        numbers = in_json(measure(Decided(result.gzsl, result.gamma, _codes(dataset.table))) | {"gamma": result.gamma})
         draws.append(
             {
                 "classes": [dataset.table.names[c] for c in np.unique(result.gzsl.labels[result.gzsl.is_unseen])],
@@ -177,7 +177,7 @@ def holdout_summary(found: Sequence[HoldOut], in_use: ClassTable) -> dict[str, A
             }
         )
     known, among = counts(table)
-    drawn = [(f.result.gzsl, f.result.gamma, _codes(f.dataset)) for f in found]
+    drawn = [(f.result.gzsl, f.result.gamma, f.dataset.table) for f in found]
     new, ranks = counts(in_use), () if table.taxonomy is None else table.taxonomy.ranks
     return {
         "metrics": estimated(drawn, new),
@@ -192,16 +192,16 @@ def holdout_summary(found: Sequence[HoldOut], in_use: ClassTable) -> dict[str, A
 
 
 def counts(table: ClassTable) -> tuple[int, int]:
-    """Numbers of seen and unseen classes."""
-    return int(table.seen.sum()), int((~table.seen).sum())
+    """Numbers of seen and unseen classes; without unseen classes, of the two that a hold-out sets aside."""
+    return int(table.seen.sum()), int((~table.seen).sum()) or 2
 
 
-def _codes(dataset: Dataset) -> np.ndarray | None:
-    return None if dataset.table.taxonomy is None else dataset.table.taxonomy.codes
+def _codes(table: ClassTable) -> np.ndarray | None:
+    return None if table.taxonomy is None else table.taxonomy.codes
 
 
-Drawn = tuple[Decisions, float, np.ndarray | None]
-"""Decisions of a hold-out, its calibration offset, and the taxa of its classes."""
+Drawn = tuple[Decisions, float, ClassTable]
+"""Decisions of a hold-out, its calibration offset, and its classes."""
 
 
 def saved_holdouts(folder: Path, numbers: Mapping[str, Any], dataset: Dataset, count: int) -> list[Drawn]:
@@ -216,7 +216,7 @@ def saved_holdouts(folder: Path, numbers: Mapping[str, Any], dataset: Dataset, c
     seed, found = next(iter(numbers["seeds"])), list[Drawn]()
     for draw, entry in enumerate(numbers["holdout"]["draws"][:count]):
         path = decisions_path(folder / "holdouts" / f"draw-{draw}", seed, "honest", "H")
-        found.append((load_decisions(path), entry["metrics"]["gamma"], _codes(holdout_dataset(dataset, draw))))
+        found.append((load_decisions(path), entry["metrics"]["gamma"], holdout_dataset(dataset, draw).table))
     return found
 
 
@@ -234,12 +234,13 @@ def estimated(
         new: numbers of seen and unseen classes in use.
         rank: column of the taxa; ``None`` for the class itself.
     """
-    by_draw = [measure(Decided(decisions, gamma, codes, rank)) for decisions, gamma, codes in found]
+    by_draw = [measure(Decided(decisions, gamma, _codes(table), rank)) for decisions, gamma, table in found]
     names = list(by_draw[0]) if rank is None else AT_RANKS
     in_use, over_all = (_resampled(found, names, rank, count) for count in (new, None))
     metrics = {}
     for name in names:
         values = np.array([draw[name] for draw in by_draw])
+        values = values[~np.isnan(values)] if not np.isnan(values).all() else values[:1]  # of a rank, not in all draws
         entry = {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
         for resampled, (low, high) in ((in_use, ("low", "high")), (over_all, ("low_mean", "high_mean"))):
             least, most = resampled[name].interval().over_classes or (np.nan, np.nan)
@@ -255,7 +256,10 @@ def paired(first: Sequence[Drawn], second: Sequence[Drawn], names: Sequence[str]
     ``high_images`` over their images. ``equal`` says whether the two are equal on every resample.
     """
     one, other = (_resampled(found, names) for found in (first, second))
-    gaps, values = {}, [[measure(Decided(*draw)) for draw in found] for found in (first, second)]
+    gaps, values = (
+        {},
+        [[measure(Decided(d, gamma, _codes(table))) for d, gamma, table in found] for found in (first, second)],
+    )
     for name in names:
         mean = np.mean([a[name] - b[name] for a, b in zip(*values, strict=True)])
         images, classes = (difference(one[name], other[name], over_classes=wide) for wide in (False, True))
@@ -273,12 +277,17 @@ def paired(first: Sequence[Drawn], second: Sequence[Drawn], names: Sequence[str]
 def _resampled(
     found: Sequence[Drawn], names: Sequence[str], rank: int | None = None, new: tuple[int, int] | None = None
 ) -> dict[str, Resampled]:
-    """Metrics of all draws as one, with the classes of every draw kept apart and its offset in the scores."""
+    """Metrics of all draws as one, with the classes of every draw kept apart and its offset in the scores.
+
+    A class of several draws is resampled as one.
+    """
     classes = 1 + max(int(max(d.labels.max(), d.leading.max())) for d, _, _ in found)
     moved = [replace(d, scores=d.scores - np.array([gamma, 0.0])[:, None]) for d, gamma, _ in found]
-    codes = [taxa[:classes] for _, _, taxa in found if taxa is not None]
+    codes = [taxa[:classes] for _, _, table in found if (taxa := _codes(table)) is not None]
     taxonomy = np.concatenate(codes) if codes else None
-    return resample([Decisions.joined(moved, classes)], [0.0], names=names, taxonomy=taxonomy, rank=rank, new=new)
+    groups = np.unique([name for _, _, table in found for name in table.names[:classes]], return_inverse=True)[1]
+    joined = Decisions.joined(moved, classes)
+    return resample([joined], [0.0], names=names, taxonomy=taxonomy, rank=rank, new=new, groups=groups)
 
 
 def _means(rows: Sequence[np.ndarray]) -> list[float | None]:

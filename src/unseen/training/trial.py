@@ -8,6 +8,7 @@ import torch
 from unseen.features.store import RegionStore
 from unseen.methods import find_method
 from unseen.methods.base import StartedMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.contract import try_method
 from unseen.training.inputs import RunInputs
 from unseen.training.stage import Stage
@@ -31,7 +32,10 @@ def try_outside(inputs: RunInputs) -> None:
     vectors = stage.classes.vectors
     regions = store.read(stage.partition.train[rows], 0).to(vectors.device, vectors.dtype)
     labels = torch.as_tensor(stage.train_labels[rows], device=vectors.device)
-    try_method(kind, inputs.new_method, regions, labels, stage.classes)
+    kept = ~stage.classes.seen  # every seen class has images, as in training
+    kept[labels] = True
+    classes = ClassSpace(vectors[kept], stage.classes.seen[kept])
+    try_method(kind, inputs.new_method, regions, torch.cumsum(kept, 0)[labels] - 1, classes)
 
 
 def few(labels: np.ndarray) -> np.ndarray:

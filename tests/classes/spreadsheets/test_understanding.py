@@ -408,6 +408,8 @@ def test_a_number_that_only_fits_with_the_other_decimal_sign_is_asked_about(cell
         ["1,850", "700", "0.5", "12"],
         ["1.125", "2.5", "500", "900"],
         ["0.125", "0.250", "0.500", "0.375"],
+        ["2.875", "350.5", "412.25", "2100.5", "800.5"],  # the others settle the sign
+        ["1.125", "450.0", "800.0", "300.0"],
     ],
 )
 def test_numbers_of_many_sizes_are_not_asked_about(cells):

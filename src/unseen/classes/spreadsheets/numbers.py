@@ -260,6 +260,8 @@ def misplaced(cells: Sequence[str], numbers: Numbers) -> list[int]:
     looks = [i for i, cell in enumerate(cells) if EITHER.search(cell) and sizes[i] > 0]
     found = []
     for sign in (POINT, COMMA) if looks else ():
+        if any(cell.count(sign) == 1 and not EITHER.search(cell) for cell in cells):
+            continue  # 350.5: a decimal sign
         mine = {i for i in looks if sign in cells[i]}
         others = [size for i, size in enumerate(sizes) if i not in mine and size > 0]
         if len(others) < _OTHERS:
