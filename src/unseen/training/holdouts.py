@@ -256,10 +256,8 @@ def paired(first: Sequence[Drawn], second: Sequence[Drawn], names: Sequence[str]
     ``high_images`` over their images. ``equal`` says whether the two are equal on every resample.
     """
     one, other = (_resampled(found, names) for found in (first, second))
-    gaps, values = (
-        {},
-        [[measure(Decided(d, gamma, _codes(table))) for d, gamma, table in found] for found in (first, second)],
-    )
+    values = [[measure(Decided(d, gamma, _codes(table))) for d, gamma, table in found] for found in (first, second)]
+    gaps = {}
     for name in names:
         mean = np.mean([a[name] - b[name] for a, b in zip(*values, strict=True)])
         images, classes = (difference(one[name], other[name], over_classes=wide) for wide in (False, True))
