@@ -45,6 +45,11 @@ def one(cells, name="x"):
         (["yes", "", "no", "?"], "yes/no", [1, 0.5, 0, 0.5]),
         (["+", "-", "-", "+"], "yes/no", [1, 0, 0, 1]),
         (["present", "absent", "absent", "present"], "yes/no", [1, 0, 0, 1]),
+        (["with", "Without", "with", "without"], "yes/no", [1, 0, 1, 0]),
+        (["T", "F", "F", "T"], "yes/no", [1, 0, 0, 1]),
+        (["a", "p", "p", "a"], "yes/no", [0, 1, 1, 0]),
+        (["ohne", "mit", "ohne", "mit"], "yes/no", [0, 1, 0, 1]),
+        (["agree", "neutral", "Strongly disagree", "agree"], "scale", [0.75, 0.5, 0, 0.75]),
         (["x", "", "X", ""], "marks", [1, 0, 1, 0]),
         (["✓", "", "", ""], "marks", [1, 0, 0, 0]),
         (["0.25", "1", "0", ""], "share", [0.25, 1, 0, 1.25 / 3]),
@@ -376,3 +381,10 @@ def test_a_later_cell_in_the_columns_notation_is_read():
     assert number.read("9,000")[1] == 1
     assert Column("x", "percent", unit="%", least=0.5, greatest=80).read("0.8") == [0.008]
     assert Column("x", "percent", unit="%", least=5, greatest=80).read("0.8%") == [0.008]
+
+
+@pytest.mark.parametrize(
+    "cells", [["T", "B", "T", "B"], ["T", "F", "B", "T"], ["with", "mit", "with", "mit"], ["a", "f", "a", "f"]]
+)
+def test_words_that_are_yes_and_no_only_as_a_pair_stay_values_beside_others(cells):
+    assert read({"x": cells}).encoding.columns[0].kind == "categories"

@@ -32,7 +32,7 @@ import numpy as np
 
 from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest, unquoted
-from unseen.classes.spreadsheets.flags import NO_WORDS, YES_WORDS
+from unseen.classes.spreadsheets.flags import flag
 from unseen.classes.spreadsheets.numbers import (
     COMMA,
     DASHES,
@@ -265,11 +265,8 @@ class Column:
         return text + (f"; {self.blanks} blank" if self.blanks and self.kind != "ignored" else "")
 
     def _flag(self, cell: str) -> float:
-        word = cell.casefold()
-        if word in YES_WORDS:
-            return 1.0
-        if word in NO_WORDS:
-            return 0.0
+        if (known := flag(cell)) is not None:
+            return known
         share = plain_number(cell.removesuffix("%"), self.decimal) / (100 if cell.endswith("%") else 1)
         if 0 <= share <= 1:
             return share

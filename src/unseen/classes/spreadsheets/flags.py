@@ -18,6 +18,11 @@ FOREIGN_ABSENT = {
 YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", "1.0", *FOREIGN_YES, *FOREIGN_PRESENT}
 NO_WORDS = {"no", "n", "false", "absent", "✗", "✘", "☐", *DASHES, "0", "0.0", *FOREIGN_NO, *FOREIGN_ABSENT}
 PLAIN_FLAGS = {"yes", "no", "y", "n", "true", "false", "ja", "nein", "wahr", "falsch", "oui", "non", "vrai", "faux"}
+PAIRS = [
+    *(("t", "f"), ("v", "f"), ("w", "f"), ("p", "a"), ("on", "off"), ("an", "aus"), ("with", "without")),
+    *(("mit", "ohne"), ("avec", "sans"), ("con", "sin"), ("con", "senza"), ("com", "sem"), ("met", "zonder")),
+]
+"""Words that mean yes and no only side by side."""
 MARKS = {"x", "✓", "✔", "☑", "+"}
 
 
@@ -25,3 +30,16 @@ def dash_means_no(cells: Iterable[str]) -> bool:
     """Whether a dash in a column means no: among marks, or beside a single word for yes."""
     words = {cell.strip().casefold() for cell in cells} - {""}
     return not words.isdisjoint(MARKS) or (len(words - DASHES) == 1 and words - DASHES <= YES_WORDS)
+
+
+def are_pair(words: set[str]) -> bool:
+    """Whether these are two words that mean yes and no side by side."""
+    return any(words == {*pair} for pair in PAIRS)
+
+
+def flag(cell: str) -> float | None:
+    """1 for yes, 0 for no in a column of yes and no; ``None`` for another word."""
+    word = cell.casefold()
+    if word in YES_WORDS or any(word == yes for yes, _ in PAIRS):
+        return 1.0
+    return 0.0 if word in NO_WORDS or any(word == no for _, no in PAIRS) else None

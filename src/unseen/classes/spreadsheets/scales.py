@@ -31,6 +31,8 @@ LANGUAGES = {
         poor < fair < good < excellent
         rare < uncommon < common < abundant
         never < rarely < sometimes < often < always
+        strongly disagree < disagree < neutral < agree < strongly agree
+        not at all < slightly < moderately < very < extremely
         very low < low < medium < high < very high
         very small < small < medium < large < very large
         very short < short < medium < long < very long
@@ -54,6 +56,7 @@ LANGUAGES = {
         schlecht < mäßig < gut < sehr gut
         selten < gelegentlich < häufig
         nie < selten < manchmal < oft < immer
+        trifft nicht zu < trifft eher nicht zu < teils teils < trifft eher zu < trifft zu
         sehr gering < gering < mittel < hoch < sehr hoch
         sehr niedrig < niedrig < mittel < hoch < sehr hoch
         sehr klein < klein < mittel < groß < sehr groß
