@@ -191,6 +191,22 @@ def test_attributes_that_tell_nothing(folder):
     ]  # fmt: skip
 
 
+def test_attributes_that_occur_together_are_told_once_for_all_of_them(folder):
+    (folder / "classes.csv").write_text(
+        "class,a,b,c,d,e,f,size,bark\n"
+        "oak,yes,yes,no,yes,yes,yes,large,brown\nash,no,no,yes,no,no,no,small,grey\n"
+        "elm,yes,yes,no,yes,yes,yes,large,red\nlime,no,no,yes,no,no,no,small,red\nyew,no,no,yes,no,no,no,small,grey\n"
+    )
+    told = [(f.where, f.what, f.hint) for f in check_folder(folder).findings if f.kind == "redundant attributes"]
+    assert told == [
+        (
+            'attributes "a", "b", "d", "e" and 3 more',
+            "they always occur together, or are opposites, in every class",
+            "keep one of them, or add classes",
+        )
+    ]  # the others are f, size::large and c, of which a class has one where it does not have the other
+
+
 def test_twins_and_names(folder):
     edit(
         folder, "yew,yes,grey,small,12", "ash_,no,grey,medium,25\nlimme,yes,brown,large,11\nEXAMPLE x,yes,red,small,12"

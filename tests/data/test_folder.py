@@ -566,6 +566,10 @@ def test_loose_images_and_none_at_all(own):
     (own / "labels.tsv").write_text("filename\tlabel\nstray.jpg\twolf\n")
     hint = refused(own, "images", "images outside the class folders")
     assert hint == 'if "labels.tsv" lists their classes, rename it to images.tsv'
+    (own / "labels.tsv").rename(own / "etiquettes.csv").write_text("Fichier;Espèce\nimages\\stray.JPG;wolf\n")
+    (own / "parts.csv").write_text("file,part,x,y\nstray.jpg,ear,3,4\n")
+    hint = refused(own, "images", "images outside the class folders")
+    assert hint == 'if "etiquettes.csv" lists their classes, rename it to images.csv'
     shutil.rmtree(own / "images")
     (own / "images").mkdir()
     refused(own, "images", "no folder in images/ has the name of a class")

@@ -193,12 +193,13 @@ def test_what_is_hardly_recognized_is_said_with_what_it_is_taken_for():
     few = hardly_recognized(material(labels, [1, 1, 1, 2, 1, 1, 1, 1, 2, 2, 2, 2], [True, True, False]))
     assert few == (
         "class 0 is hardly ever recognized, although there are training images: check its images and its row in the "
-        "table. The model takes images of class 0 mostly for class 1 (75 of 100 images)."
+        "table. The model takes images of class 0 most often for class 1 (75% of its 4 test images)."
     )
     both = hardly_recognized(material(labels, [1, 1, 1, 2, 0, 2, 2, 2, 2, 2, 2, 2], [True, True, False]))
     assert both.startswith("class 0 and class 1 are hardly ever recognized")
     assert both.endswith(
-        "class 0 mostly for class 1 (75 of 100 images) and class 1 mostly for class 2 (75 of 100 images)."
+        "class 0 most often for class 1 (75% of its 4 test images) and class 1 most often for class 2 (75% of its 4 test "
+        "images)."
     )
     assert hardly_recognized(material(labels, labels, [True, True, False])) == ""
 

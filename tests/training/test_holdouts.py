@@ -17,7 +17,7 @@ from unseen.data.folder import load_folder
 from unseen.errors import DataError
 from unseen.evaluation.metrics import Decisions
 from unseen.report.material import recorded
-from unseen.report.summary import advice, sureness, verdict
+from unseen.report.summary import advice, key_figures, sureness, verdict
 from unseen.training.holdouts import counts, estimated, holdout_dataset, needs_holdouts, paired
 
 
@@ -115,10 +115,18 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
     assert holdout["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
     lines = verdict(run)
     text = " ".join(lines)
-    assert len(lines) <= 3
+    assert len(lines) <= 4
     assert lines[0].startswith("Estimate for unseen classes, among 3: ")
     assert "(guessing 33, 95% interval " in lines[0]
     assert lines[1].startswith("Estimate for unseen classes, among all 10: ")
+    assert "seen " not in lines[1].split("right")[1]
+    measured = run.results["protocols"]["honest"]["metrics"]["S"]["mean"]
+    assert lines[2].startswith(
+        f"Seen classes, among all {len(load_folder(without).table)}: {100 * measured:.0f} of 100"
+    )
+    (balance,) = (figure for figure in key_figures(recorded(run)) if figure.symbol == "H")
+    u, s = (100 * holdout["metrics"][name]["mean"] for name in ("U", "S"))
+    assert balance.means.endswith(f" Both are estimates here: U {u:.1f}%, S {s:.1f}%.")
     assert "None" not in text
     assert "nan" not in text
 

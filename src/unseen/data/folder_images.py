@@ -15,7 +15,7 @@ import pandas as pd
 from unseen.backbones.naming import IMPORTED
 from unseen.classes.spreadsheets.cells import fold, nearest, place
 from unseen.classes.spreadsheets.mangled import restored
-from unseen.classes.spreadsheets.renaming import with_endings, with_names
+from unseen.classes.spreadsheets.renaming import column_of_files, with_endings, with_names
 from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_columns, read_table
 from unseen.classes.spreadsheets.values import repeats
 from unseen.errors import DataError
@@ -362,10 +362,11 @@ _SPLIT_WORDS = {
 
 def _unplaced(root: Path) -> str:
     """Hint for images outside the class folders: a table of their classes may have another name than images.csv."""
-    for path in sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and p.stem.lower() != "classes"):
+    tables = (p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and p.stem.lower() not in ("classes", "parts"))
+    for path in sorted(tables):
         with suppress(DataError):
-            read_columns(path, ["file", "class"])
-            return f'if "{path.name}" lists their classes, rename it to images{path.suffix.lower()}'
+            if column_of_files(read_columns(path, tidied=True), endings()):
+                return f'if "{path.name}" lists their classes, rename it to images{path.suffix.lower()}'
     return "move them into the folders of their classes, or list them in images.csv with columns file and class"
 
 

@@ -76,6 +76,9 @@ def key_figures(material: Material) -> list[Figure]:
             level = metric.chance(*(material.in_holdouts if estimated else (seen, unseen)))
             told = f"Estimated by setting {counted(aside, 'of your classes', 'of your classes')} aside: "
             means = f"{told}{metric.meaning}." if estimated else f"{sentence(metric.meaning)}."
+            if name == "H" and estimated and measured["S"]["mean"] is not None:
+                u, s = (percent(holdout[part]["mean"]) for part in ("U", "S"))
+                means += f" Both are estimates here: U {u}%, S {s}%."
             interval = entry["low"], entry["high"]
             better = "high" if metric.higher_is_better else "low"
             figures.append(Figure(metric.title, name, entry["mean"], means, level, *interval, estimated, better))
@@ -265,7 +268,8 @@ def hardly_recognized(material: Material) -> str:
         return ""
     names, wrong = material.table.names, mistakes(material)
     told = [
-        f"{class_label(names[c])} mostly for {class_label(names[wrong[c][0]])} ({in_words(wrong[c][1])} images)"
+        f"{class_label(names[c])} most often for {class_label(names[wrong[c][0]])} "
+        f"({percent(wrong[c][1], 0)}% of its {counted(material.found['per_class'][c]['images'], 'test image')})"
         for c in never[:4]
         if c in wrong
     ]
@@ -387,15 +391,17 @@ def foreseen(material: Material) -> list[Expectation]:
 
 
 def verdict(run: Run) -> list[str]:
-    """The result of a run in at most three lines, from its folder alone.
+    """The result of a run in at most four lines, from its folder alone.
 
-    Accuracy among unseen classes and among all classes, and the unseen class with expected problems, or else what would
-    help most. The report has the rest.
+    Accuracy on unseen classes among themselves and among all, that on seen classes if only it is measured, and the
+    unseen class with expected problems, or else what would help most. The report has the rest.
     """
     material = recorded(run)
     data, measured, holdout = material.manifest["data"], material.found["metrics"], material.holdout or {}
     unseen, every = data["classes_unseen"], data["classes_seen"] + data["classes_unseen"]
     lines = []
+    s, what = measured["S"], f"Seen classes, among all {every}"
+    seen = [] if s["mean"] is None else [f"{_line(s, what, 1 / every, data['classes_seen'])}."]
     estimated = measured["T1"]["mean"] is None and (holdout.get("T1") or {}).get("mean") is not None
     among, total = (material.in_holdouts[1], sum(material.in_holdouts)) if estimated else (unseen, every)
     source, classes = (holdout, held_out_classes(material)) if estimated else (measured, unseen)
@@ -404,10 +410,11 @@ def verdict(run: Run) -> list[str]:
         lines.append(f"{_line(source['T1'], f'{what}, among {among}', 1 / max(among, 1), classes)}.")
         u, s = source["U"], source["S"]
         line = _line(u, f"{what}, among all {total}", 1 / total, classes)
-        lines.append(line + ("." if s["mean"] is None else f"; seen {in_words(s['mean'])}."))
+        beside = s["mean"] is not None and not (estimated and seen)
+        lines.append(line + (f"; seen {in_words(s['mean'])}." if beside else "."))
+        lines += seen if estimated else []
     else:
-        if measured["S"]["mean"] is not None:
-            lines.append(f"Seen classes, among all {every}: {in_words(measured['S']['mean'])} right.")
+        lines += seen
         if unseen:
             lines.append(
                 f"There is no test image of the {'' if unseen == 1 else f'{unseen} '}unseen "

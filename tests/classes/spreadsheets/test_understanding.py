@@ -475,7 +475,7 @@ def test_fractions_under_a_percent_sign_are_doubted():
             2,
             '"brown\nred" is read as a value of its own, beside',
         ),
-        (["$5", "$10", "$20", "$5"], 3, '"$10" is not read as a number'),
+        (["#5", "#10", "#20", "#5"], 3, '"#10" is not read as a number'),
         (["007", "012", "12", "3"], 2, '"007" is read as a number, without its zeros (and row 3)'),
         (["(5)", "3", "12", "7"], 2, '"(5)" is read as a positive number'),
     ],

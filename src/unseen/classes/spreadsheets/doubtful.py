@@ -16,7 +16,7 @@ from unseen.ground.words import counted
 
 _JOINED = re.compile(r"\s*[/&+\n]\s*|\s+(?:and|und|et|y|e|or|oder|ou|o)\s+", re.IGNORECASE)
 _AMOUNT = re.compile(
-    r"[<>≤≥]=?\s*\d.*|\d+\s*/\s*\d+|[½¼¾⅓⅔]|(?:[$€£¥#]\s?)?\d.*|(?:under|over|below|above|up to)\s+\d.*",
+    r"[<>≤≥]=?\s*\d.*|\d+\s*/\s*\d+|[½¼¾⅓⅔]|(?:#\s?)?\d.*|(?:under|over|below|above|up to)\s+\d.*",
     re.IGNORECASE,
 )
 

@@ -1,8 +1,9 @@
 """Numbers in people's notation: one grammar, settled for a column from all its cells.
 
-``1,5 kg``, ``11.5-13.5 mm``, ``12 ± 0.5``, ``1.850``, ``1 850``, ``80 %``, ``−3 °C``. The decimal sign, comma or point,
-is a property of a column, never of a cell: ``1.850`` is 1.85 among ``0.2`` and 1850 among ``1.200.000``. If the column
-does not settle it, its values are read so that they are closest together, then like the table's other columns.
+``1,5 kg``, ``11.5-13.5 mm``, ``12 ± 0.5``, ``1.850``, ``1 850``, ``80 %``, ``−3 °C``, ``3,50 €``, ``$3.50``. The
+decimal sign, comma or point, is a property of a column, never of a cell: ``1.850`` is 1.85 among ``0.2`` and 1850 among
+``1.200.000``. If the column does not settle it, its values are read so that they are closest together, then like the
+table's other columns.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ COMMA: Sign = ","
 DECIMALS: tuple[Sign, ...] = (POINT, COMMA)
 _SPACES = re.compile(r"\s+")
 _FIGURE = r"(?:\d(?:[\d.,'’ ]*\d)?|[.,]\d+)(?:[eE][-+]?\d+)?"
-_UNIT = r"%|‰|[\"'″′]|°(?:\s?[CFK])?|[^\W\d_][^\s\d]{0,11}(?:[23]|\^[23])?"
+_MONEY = r"[$€£¥₹₩₽₺¢]"
+_UNIT = _MONEY + r"|%|‰|[\"'″′]|°(?:\s?[CFK])?|[^\W\d_][^\s\d]{0,11}(?:[23]|\^[23])?"
 _ABOUT = r"(?:~|≈|∼|(?:ca|c|approx|about)\.?(?=[\s\d]))?\s?"
 _CELL = re.compile(
     rf"{_ABOUT}([-+]?{_FIGURE})(?:\s?({_UNIT}))??(?:\s?(?:(±|\+/-|\+-)\s?({_FIGURE})|(?:-|–|—|to|bis)\s?([-+]?{_FIGURE})))?"
@@ -313,6 +315,9 @@ def _parse(cell: str) -> _Cell | None:
     text = tidy(cell) if len(cell) <= _LONGEST else ""
     if text[:1] in ("(", "[") and text[-1:] in (")", "]"):
         text = text[1:-1].strip()
+    ahead = re.match(_MONEY, text)
+    if ahead:  # $3.50 is 3.50 $
+        text = f"{text[1:].strip()} {ahead[0]}"
     found = _CELL.fullmatch(text)
     if found is None:
         return None

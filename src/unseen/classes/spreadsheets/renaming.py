@@ -41,9 +41,13 @@ def with_unique_words(error: DataError, path: Path, wanted: str, data: bytes | N
 
 def with_endings(error: DataError, path: Path, wanted: str, endings: Collection[str]) -> DataError:
     """The error with a hint to rename the first column of files with these endings; see :func:`with_names`."""
-    columns = _without(error, path, wanted)
-    best = next((n for n, c in columns.items() if c and all(Path(x).suffix.lower() in endings for x in c)), "")
+    best = column_of_files(_without(error, path, wanted), endings)
     return _renaming(error, best, wanted, "names of images") if best else error
+
+
+def column_of_files(columns: Mapping[str, Sequence[str]], endings: Collection[str]) -> str:
+    """Name of the first column of files with these endings; empty if there is none."""
+    return next((n for n, c in columns.items() if c and all(Path(x).suffix.lower() in endings for x in c)), "")
 
 
 def unique_words(cells: Sequence[str]) -> bool:

@@ -140,19 +140,34 @@ def _check_equal_columns(say: Recorder, classes: Classes, varies: np.ndarray) ->
     columns = np.flatnonzero(varies)
     unit = classes.values[:, columns] - classes.values[:, columns].mean(axis=0)
     unit = unit / np.linalg.norm(unit, axis=0)
-    groups = classes.attributes.groups
-    for a, b in np.argwhere(np.triu(np.abs(unit.T @ unit) > 1 - 1e-9, 1)):
-        i, j = int(columns[a]), int(columns[b])
-        if groups[i] != groups[j]:
-            kind = "always occur together" if unit[:, a] @ unit[:, b] > 0 else "are opposites"
-            where = f'attributes "{classes.attributes.names[i]}" and "{classes.attributes.names[j]}"'
+    likeness = unit.T @ unit
+    signs = np.where(np.abs(likeness) > 1 - 1e-9, np.sign(likeness), 0)
+    names, groups = classes.attributes.names, classes.attributes.groups
+    left = np.arange(len(columns))
+    while len(left):
+        mine = signs[left[0], left]
+        same: dict[str, tuple[str, float]] = {}  # of every group one attribute, one that occurs with the first if any
+        for k in np.argsort(-mine, kind="stable"):
+            if mine[k]:
+                same.setdefault(groups[columns[left[k]]], (names[columns[left[k]]], mine[k]))
+        left = left[mine == 0]
+        if len(same) > 1:
+            two, opposed = len(same) == 2, any(sign < 0 for _, sign in same.values())
+            kind = "are opposites" if opposed and two else "always occur together"
             say(
                 "warning",
                 "redundant attributes",
-                where,
-                f"they {kind} in every class",
-                "drop one, or add classes",
+                f"attributes {_some([name for name, _ in same.values()])}",
+                f"they {kind}{', or are opposites,' if opposed and not two else ''} in every class",
+                f"{'drop one' if two else 'keep one of them'}, or add classes",
             )
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first of at least two names in quotes, and how many more there are."""
+    told = [f'"{name}"' for name in names[:most]]
+    told += [f"{len(names) - most} more"] if len(names) > most else []
+    return f"{', '.join(told[:-1])} and {told[-1]}"
 
 
 def _check_twins(say: Recorder, classes: Classes, low: np.ndarray, high: np.ndarray) -> None:
