@@ -198,8 +198,8 @@ def test_what_is_hardly_recognized_is_said_with_what_it_is_taken_for():
     both = hardly_recognized(material(labels, [1, 1, 1, 2, 0, 2, 2, 2, 2, 2, 2, 2], [True, True, False]))
     assert both.startswith("class 0 and class 1 are hardly ever recognized")
     assert both.endswith(
-        "class 0 most often for class 1 (75% of its 4 test images) and class 1 most often for class 2 (75% of its 4 test "
-        "images)."
+        "class 0 most often for class 1 (75% of its 4 test images) and "
+        "class 1 most often for class 2 (75% of its 4 test images)."
     )
     assert hardly_recognized(material(labels, labels, [True, True, False])) == ""
 

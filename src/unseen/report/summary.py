@@ -391,30 +391,29 @@ def foreseen(material: Material) -> list[Expectation]:
 
 
 def verdict(run: Run) -> list[str]:
-    """The result of a run in at most four lines, from its folder alone.
+    """The result of a run in at most three lines, from its folder alone.
 
-    Accuracy on unseen classes among themselves and among all, that on seen classes if only it is measured, and the
-    unseen class with expected problems, or else what would help most. The report has the rest.
+    Accuracy on unseen classes among themselves, that on unseen and seen classes among all, and the unseen class with
+    expected problems, or else what would help most. The report has the rest.
     """
     material = recorded(run)
     data, measured, holdout = material.manifest["data"], material.found["metrics"], material.holdout or {}
     unseen, every = data["classes_unseen"], data["classes_seen"] + data["classes_unseen"]
     lines = []
-    s, what = measured["S"], f"Seen classes, among all {every}"
-    seen = [] if s["mean"] is None else [f"{_line(s, what, 1 / every, data['classes_seen'])}."]
+    s = measured["S"]
     estimated = measured["T1"]["mean"] is None and (holdout.get("T1") or {}).get("mean") is not None
     among, total = (material.in_holdouts[1], sum(material.in_holdouts)) if estimated else (unseen, every)
     source, classes = (holdout, held_out_classes(material)) if estimated else (measured, unseen)
     if source["T1"]["mean"] is not None:
         what = "Estimate for unseen classes" if estimated else "Unseen classes"
         lines.append(f"{_line(source['T1'], f'{what}, among {among}', 1 / max(among, 1), classes)}.")
-        u, s = source["U"], source["S"]
-        line = _line(u, f"{what}, among all {total}", 1 / total, classes)
-        beside = s["mean"] is not None and not (estimated and seen)
-        lines.append(line + (f"; seen {in_words(s['mean'])}." if beside else "."))
-        lines += seen if estimated else []
+        line = _line(source["U"], f"{what}, among all {total}", 1 / total, classes)
+        if s["mean"] is not None:
+            line += f"; seen {in_words(s['mean'])}{f', measured among all {every}' if estimated else ''}"
+        lines.append(f"{line}.")
     else:
-        lines += seen
+        if s["mean"] is not None:
+            lines.append(f"{_line(s, f'Seen classes, among all {every}', 1 / every, data['classes_seen'])}.")
         if unseen:
             lines.append(
                 f"There is no test image of the {'' if unseen == 1 else f'{unseen} '}unseen "
