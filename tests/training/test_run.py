@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ import torch
 
 import unseen
 from unseen.backbones.spec import BackboneSpec
+from unseen.classes.attributes import write_attributes
+from unseen.classes.changes import IMAGES, IN_USE, table_in_use
 from unseen.data.dataset import final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
@@ -25,12 +28,13 @@ from unseen.features.source import RegionSource
 from unseen.ground.files import write_json
 from unseen.methods import METHODS
 from unseen.methods.eszsl import Features
+from unseen.model.support import ClassImages, Support, SupportImage
 from unseen.training.config import RunConfig
 from unseen.training.divergence import DivergedError
 from unseen.training.engine import Interrupted
 from unseen.training.folder import Run
 from unseen.training.plan import Plan
-from unseen.training.run import _same_data, earlier_config
+from unseen.training.run import _same_data, _stale, earlier_config
 
 RECIPE = {"epochs": "4", "batch_size": "8", "lr": "1e-3"}
 SMALLER = {  # methods whose presets are too large for tests
@@ -322,6 +326,19 @@ def test_data_that_changed_start_over_as_in_a_new_folder(do, tiny_guide, cache, 
     assert run.results["protocols"]["honest"]["metrics"]["U"]["mean"] is None
     equals_a_new_one(run, "fewer")
 
+    table = pd.read_csv(data / "classes.csv").iloc[::-1]  # the same classes in another order, and one gone
+    table.to_csv(data / "classes.csv", index=False)
+    run, said = notes()
+    kept = folder / "earlier-classes-in-use.csv"
+    put_aside = (
+        f"classes changed with `unseen classes` no longer fit the table: they are kept in {kept}; change them again"
+    )
+    assert said == [CHANGED, put_aside]
+    assert kept.is_file()
+    assert table_in_use(folder).names == tuple(table["class"])
+    kept.unlink()
+    equals_a_new_one(run, "reversed")
+
     plan = Plan.of(run.config, cache)
     assert _same_data(folder, plan)
     assert not _same_data(folder, replace(plan, vectors=plan.vectors + 1))
@@ -329,6 +346,32 @@ def test_data_that_changed_start_over_as_in_a_new_folder(do, tiny_guide, cache, 
     table.iloc[0, -1] += 1
     table.to_csv(data / "classes.csv", index=False)
     assert _same_data(folder, Plan.of(run.config, cache)) is False
+
+
+@pytest.mark.parametrize(
+    ("method", "time", "kept_classes", "described", "same", "stale"),
+    [
+        ("eszsl", 0, True, True, True, []),
+        ("eszsl", 0, True, True, False, [IN_USE]),  # a class in use is one row of the table that was
+        ("eszsl", 0, False, True, False, [IN_USE, IMAGES]),  # images of a class that is no longer there
+        ("eszsl", 0, True, False, False, [IN_USE, IMAGES]),  # a class of images alone is only in the table in use
+        ("tuned", 0, True, True, True, [IMAGES]),  # another network
+        ("auto", 60, True, True, True, [IMAGES]),
+        ("auto", 60, True, False, True, [IN_USE, IMAGES]),
+        ("auto", 0, True, True, True, []),
+    ],
+)
+def test_which_changes_fit_other_data(tiny_guide, cache, tmp_path, method, time, kept_classes, described, same, stale):
+    dataset = load_folder(tiny_guide)
+    table = dataset.table if same else dataset.table.without(dataset.table.names[-1])
+    table.to_csv(tmp_path / "classes.csv")
+    write_attributes(tmp_path / "attributes.csv", table.attributes)
+    table.to_csv(tmp_path / IN_USE)
+    name = dataset.table.names[0] if kept_classes else "gone"
+    images = (SupportImage("a.jpg", "0" * 64, "2026-01-01T00:00:00"),)
+    Support({name: ClassImages(images, np.zeros((1, 3), np.float32), described)}).save(tmp_path / IMAGES)
+    plan = SimpleNamespace(dataset=dataset, config=SimpleNamespace(method=method, time=time))
+    assert _stale(tmp_path, plan) == stale
 
 
 def test_notes_reach_python(do, both, tiny_guide, tmp_path, caplog):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import csv
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.csv"
 IMAGES = "class-images.safetensors"
+EARLIER = "earlier-"
+"""Start of the names of changes that a later training has put out of use."""
 ENCODING = "encoding.json"
 _FACTS = ("manifest.json", "recognizer.json")
 """Files by which runs and saved models are recognized."""
@@ -163,6 +166,21 @@ def reset(folder: Path) -> bool:
     for path in changed:
         path.unlink(missing_ok=True)
     return bool(changed)
+
+
+def same_classes(folder: Path, table: ClassTable, encoding: Encoding | None) -> bool:
+    """Whether a model was trained on these classes: the same rows in the same order, from cells read the same way."""
+    with tempfile.TemporaryDirectory() as empty, suppress(UnseenError, OSError):
+        table.to_csv(now := Path(empty) / TRAINED)
+        read = [None if e is None or e.as_it_stands else e.to_json() for e in (read_encoding(folder), encoding)]
+        return now.read_bytes() == (folder / TRAINED).read_bytes() and read[0] == read[1]
+    return False
+
+
+def put_aside(folder: Path, name: str) -> None:
+    """Put a file of changes out of use; it stays in the folder as ``earlier-...``."""
+    if (folder / name).is_file():
+        (folder / name).replace(folder / f"{EARLIER}{name}")
 
 
 def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:

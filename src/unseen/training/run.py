@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import Reduction
 from unseen.classes.attributes import write_attributes
-from unseen.classes.changes import ENCODING, IMAGES, IN_USE, table_digests
+from unseen.classes.changes import EARLIER, ENCODING, IMAGES, IN_USE, put_aside, same_classes, table_digests
 from unseen.data.dataset import Dataset
 from unseen.data.frozen import AnyStore
 from unseen.errors import RunError, UnseenError
@@ -28,6 +28,7 @@ from unseen.ground.files import is_left_over, read_json, write_json
 from unseen.ground.progress import Progress, silent
 from unseen.ground.words import pasted
 from unseen.methods import find_method
+from unseen.model.support import read_support
 from unseen.model.weights import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig
 from unseen.training.divergence import grown_losses
@@ -161,7 +162,8 @@ def fit(
     config = plan.config
     if on_plan is not None and is_first():
         on_plan(plan)
-    for note in [*(_on_change(folder) if changed else []), *plan.notes]:
+    stale = _stale(folder, plan) if changed else []
+    for note in [*(_on_change(folder, stale) if changed else []), *plan.notes]:
         tell(note)
     with _held(folder):
         started = time.monotonic()
@@ -172,7 +174,7 @@ def fit(
         if not validation_only and own is not None and _is_finished(own, config, store):
             tell("already finished: nothing is trained now; to train anew, choose another --output")
         if changed:
-            _start_over(folder)
+            _start_over(folder, stale)
         more: dict[str, Any] = {"budget_bytes": budget_bytes, "with_images": with_images, "on_record": on_record}
         inputs = RunInputs.of_plan(plan, store, fabric, folder, graph=graph, **more)
         try_outside(inputs)
@@ -313,12 +315,35 @@ def _is_of(manifest: Mapping[str, Any], plan: Plan) -> bool:
     return bool(there == (plan.dataset.fingerprint, vectors_digest(plan.vectors)))
 
 
-def _on_change(folder: Path) -> list[str]:
+def _stale(folder: Path, plan: Plan) -> list[str]:
+    """Files of changed classes in a run's folder that don't fit a training on other data.
+
+    A class in use has the row and the place among the classes that it had in the earlier training. Support images have
+    the features of a network that another training may change.
+    """
+    config, support = plan.config, read_support(folder).classes
+    undescribed = any(not images.attributes for images in support.values())
+    stale = set() if same_classes(folder, plan.dataset.table, plan.dataset.encoding) else {IN_USE}
+    if config.time or (config.method != AUTO and find_method(config.method).end_to_end):
+        stale |= {IMAGES, IN_USE} if undescribed else {IMAGES}
+    elif stale and (undescribed or support.keys() - set(plan.dataset.table.names)):
+        stale.add(IMAGES)
+    return [name for name in (IN_USE, IMAGES) if name in stale and (folder / name).is_file()]
+
+
+def _on_change(folder: Path, stale: Sequence[str]) -> list[str]:
     """Notes on a run whose data have changed."""
     notes = ["the images or the table have changed since the last training; starting over without its results"]
-    if any((folder / name).is_file() for name in (IN_USE, IMAGES)):
+    if IN_USE in stale:
+        kept = f"they are kept in {folder / f'{EARLIER}{IN_USE}'}"
+        notes.append(f"classes changed with `unseen classes` no longer fit the table: {kept}; change them again")
+    if IMAGES in stale:
+        kept = f"their list is kept in {folder / f'{EARLIER}{IMAGES}'}"
+        notes.append(f"images of classes no longer fit the model: {kept}; add them again")
+    if any((folder / name).is_file() and name not in stale for name in (IN_USE, IMAGES)):
         reset = f"unseen classes reset {pasted(folder)}"
-        notes.append(f"classes changed with `unseen classes` stay in use; `{reset}` restores those of the table")
+        what = "images of classes" if IN_USE in stale else "classes changed with `unseen classes`"
+        notes.append(f"{what} stay in use; `{reset}` restores those of the table")
     return notes
 
 
@@ -326,8 +351,10 @@ TRAINED = ("results.json", "validation.json", "seed-*", "holdouts", "race", "sta
 """What a run's folder holds of a training, beside what its next call writes first."""
 
 
-def _start_over(folder: Path) -> None:
+def _start_over(folder: Path, stale: Sequence[str]) -> None:
     """Remove the results of a run whose data have changed, so that none of them stands beside new ones."""
+    for name in stale:
+        put_aside(folder, name)
     for pattern in TRAINED:
         for path in folder.glob(pattern):
             if path.is_dir():
