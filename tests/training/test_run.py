@@ -22,7 +22,7 @@ from unseen.classes.attributes import write_attributes
 from unseen.classes.changes import IMAGES, IN_USE, table_in_use
 from unseen.data.dataset import final_partition, validation_partition
 from unseen.data.folder import load_folder
-from unseen.errors import RunError, UnseenError
+from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.answers import answers_of
 from unseen.features.source import RegionSource
 from unseen.ground.files import write_json
@@ -277,6 +277,9 @@ def test_changed_images_are_noticed_when_evaluating(do, tiny_guide, cache, tmp_p
     frame = pd.read_csv(copy / "images.csv")
     frame[frame["split"] != "test_seen"].to_csv(copy / "images.csv", index=False)
     with pytest.raises(RunError, match="the dataset has changed"):
+        unseen.evaluate(run, cache=cache, device="cpu")
+    copy.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="copy: no such folder — move the dataset back to it, or train again where"):
         unseen.evaluate(run, cache=cache, device="cpu")
 
 

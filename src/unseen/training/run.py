@@ -19,7 +19,7 @@ from unseen.classes.attributes import write_attributes
 from unseen.classes.changes import EARLIER, ENCODING, IMAGES, IN_USE, put_aside, same_classes, table_digests
 from unseen.data.dataset import Dataset
 from unseen.data.frozen import AnyStore
-from unseen.errors import RunError, UnseenError
+from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.registry import Decided, in_json, measure
 from unseen.features.store import RegionStore
 from unseen.ground.cache import cache_folder
@@ -392,7 +392,13 @@ def reopen(
         UnseenError: images or weights are missing.
     """
     cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
-    plan = Plan.of(run.config, cache, progress, dataset)
+    try:
+        plan = Plan.of(run.config, cache, progress, dataset)
+    except DataError as error:
+        if error.problem != "no such folder":
+            raise
+        hint = "move the dataset back to it, or train again where the dataset is now"
+        raise DataError(error.problem, where=error.where, hint=hint) from None
     same = False
     with suppress(KeyError):  # a manifest without these entries
         same = _is_of(run.manifest, plan)
