@@ -6,6 +6,7 @@ import difflib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,11 +108,11 @@ def fit(
             raise UnseenError(f'fit has no argument "{name}"', hint=hint)
     entries = {key: options.pop(key) for key in OF_BACKBONE if key in options}
     name, called = _dataset_name(dataset, attributes, root, cache, progress)
-    if isinstance(seeds, int):
+    if isinstance(seeds, Integral):
         raise UnseenError(f"seeds is {seeds}", hint=f"pass several: range({seeds}), or ({seeds},) for this one")
     steps = as_text(recipe or {}) | ({} if epochs is None else {"epochs": str(epochs)})
     method = method if isinstance(method, str) else method_reference(method)
-    folder = default_folder(method, called) if folder is None else Path(folder)
+    folder = default_folder(method, called) if folder is None else Path(folder).expanduser()
     config = RunConfig(
         method=method,
         dataset=name,
@@ -178,7 +179,7 @@ def load(
     """
     from unseen.recognizer.loading import load_recognizer
 
-    if not _predicts_features(Path(folder_or_id)):
+    if not _predicts_features(Path(folder_or_id).expanduser()):
         return load_recognizer(folder_or_id, seed=seed, device=device)
     require("sklearn", what="a classifier of features")
     from unseen.integrations.sklearn import ZeroShotClassifier

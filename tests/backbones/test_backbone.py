@@ -141,6 +141,22 @@ class TestRegions:
         assert not torch.equal(first(3), first(4))
 
 
+def test_entries_may_be_paths_lists_and_numbers_of_numpy(tmp_path):
+    half = np.full(3, 0.5, np.float32)
+    entries = {"image_size": np.int64(64), "seed": np.int32(3), "crop": np.float32(0.5), "zoom": np.int64(2)}
+    made = BackboneSpec(
+        "test_resnet", weights=tmp_path / "x.safetensors", stages=np.array([-2]), mean=[0.5] * 3, std=half,
+        options={"output_stride": np.int64(16), "channels": [8, 16]}, **entries,
+    )  # fmt: skip
+    plain = {"image_size": 64, "seed": 3, "crop": 0.5, "zoom": 2, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    options = {"output_stride": 16, "channels": (8, 16)}
+    same = BackboneSpec("test_resnet", weights=str(tmp_path / "x.safetensors"), stages=(-2,), options=options, **plain)
+    assert made == same == BackboneSpec.from_json(json.loads(json.dumps(made.to_json())))
+    assert made.to_json()["zoom"] == 2
+    assert BackboneSpec("test_resnet", stages=-2).stages == (-2,)
+    assert BackboneSpec("test_resnet", stages="-2+final").stages == ("-2+final",)
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("kwargs", "message"),
@@ -159,6 +175,9 @@ class TestMistakes:
             ({"image_size": 0}, "image size 0"),
             ({"std": (0.5, 0.5, 0.0)}, "std"),
             ({"mean": (0.5,)}, "mean"),
+            ({"seed": 2.5}, "seed 2.5 — use a seed from 0"),
+            ({"crop": "0.5"}, "crop 0.5 is not in"),
+            ({"options": {"act_layer": torch.nn.GELU}}, "options .*GELU.* cannot be stored — options are numbers"),
         ],
     )
     def test_spec(self, kwargs, message):

@@ -120,7 +120,7 @@ def test_the_answer_is_that_of_the_closed_form(data):
     unit = held / np.linalg.norm(held, axis=1, keepdims=True)
     classes = values / np.linalg.norm(values, axis=1, keepdims=True)
     raw = unit @ made.method_.weight.numpy().astype(float).T @ classes.T
-    np.testing.assert_allclose(made.decision_function(held), raw - made.gamma_ * made.seen_, atol=1e-5)
+    np.testing.assert_allclose(made.decision_function(held), raw - made.gamma_ * made.seen_, atol=3e-6)
     shifted = (raw - made.gamma_ * made.seen_) / made.temperature_
     powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     np.testing.assert_allclose(made.predict_proba(held), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
@@ -221,6 +221,35 @@ def test_a_saved_classifier_is_the_same(data, labels, tmp_path):
         (folder / "classifier.json").write_text(json.dumps(facts | change))
         with pytest.raises(UnseenError, match=message):
             ZeroShotClassifier.load(folder)
+
+
+def test_a_classifier_is_saved_where_nothing_else_is(data, tmp_path, monkeypatch):
+    x, y, held, _, values = split(data)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    made = ZeroShotClassifier("eszsl", preset="paper", attributes=values).fit(x, y)
+    (tmp_path / "file").write_text("kept")
+    for folder, message in ((tmp_path / "file", "file: is a file"), (tmp_path, "not empty and contains no classifier")):
+        with pytest.raises(UnseenError, match=message):
+            made.save(folder)
+    assert (tmp_path / "file").read_text() == "kept"
+    assert made.save("~/a/b") == made.save(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert (ZeroShotClassifier.load("~/a/b").scores(held) == made.scores(held)).all()
+
+
+def test_it_says_what_it_chose(data):
+    x, y, _, _, values = split(data)
+    made = ZeroShotClassifier("eszsl", preset="paper", attributes=values).fit(x, y)
+    unit, rows = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x.astype(np.float32).astype(float), values))
+    signs, s = 2.0 * (y[:, None] == np.arange(SEEN)) - 1, rows[:SEEN]
+    left = np.linalg.solve(unit.T @ unit + made.chosen_["gamma"] * np.eye(C), unit.T @ signs @ s)
+    weight = left @ np.linalg.inv(s.T @ s + made.chosen_["lambda"] * np.eye(K))
+    assert np.allclose(made.scores(x), unit @ weight @ rows.T - made.gamma_ * made.seen_, atol=3e-6)
+    assert made.chosen_["validation"]["best_H"] > 0.5
+    trained = ZeroShotClassifier("ale", attributes=values, epochs=2).fit(x, y)
+    assert trained.chosen_["epoch"] in (1, 2)
+    few = ZeroShotClassifier("eszsl", preset="paper", attributes=values).fit(x[y < 3], y[y < 3])
+    assert {"gamma", "lambda"} <= set(few.chosen_)
 
 
 def test_a_run_on_features_predicts_from_features(tiny_guide, tiny_backbone, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +87,26 @@ def test_which_preset_is_taken():
     assert find_preset(MSDN, "sun", "awa2")[0] == "awa2"
     with refused('msdn has no preset "apy" — use one of cub, sun, awa2, recommended'):
         find_preset(MSDN, "sun", "apy")
+
+
+def test_a_method_of_a_preset():
+    made = create_method("msdn", channels=4, vectors=torch.rand(5, 3), preset="sun", lambda_cal=0.5)
+    assert made.settings == MSDN.presets["sun"].settings.changed(MSDN.presets["sun"].settings, {"lambda_cal": 0.5})
+    assert create_method("msdn", channels=4, vectors=torch.rand(5, 3)).settings == MSDN.presets["cub"].settings
+    with refused('msdn has no preset "flo"'):
+        create_method("msdn", channels=4, vectors=torch.rand(5, 3), preset="flo")
+    with refused("msdn: settings and a preset — pass one of them"):
+        create_method("msdn", channels=4, vectors=torch.rand(5, 3), preset="sun", settings=MSDNSettings())
+
+
+def test_numbers_of_numpy_make_the_same_method():
+    vectors = np.random.default_rng(0).random((5, 3))
+    made = create_method("msdn", channels=np.int64(4), vectors=vectors, seed=np.int32(2), lambda_cal=np.float64(0.5))
+    same = create_method("msdn", channels=4, vectors=vectors, seed=2, lambda_cal=0.5)
+    assert made.settings == same.settings
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), same.parameters(), strict=True))
+    with refused("channels is 4.5 — use a whole number, 1 or more"):
+        create_method("msdn", channels=4.5, vectors=vectors)
 
 
 def test_settings_from_text():

@@ -4,20 +4,22 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 
 from unseen.backbones import own, towers
 from unseen.backbones.naming import IMPORTED, check_name, defaults, is_own, own_path, usual
 from unseen.backbones.vision import timm
-from unseen.backbones.weights import file_digest, weights_file
+from unseen.backbones.weights import OF_PACKAGE, file_digest, weights_file
 from unseen.backbones.zoom import looks
 from unseen.errors import UnseenError
 from unseen.ground.checked import checked
-from unseen.ground.files import read_json
+from unseen.ground.files import located, read_json
 from unseen.ground.outside import check_installed
 
 FINAL, TRUNK = "final", "trunk"
@@ -79,6 +81,7 @@ class BackboneSpec:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
+        self._simplify()
         object.__setattr__(self, "name", own_path(usual(self.name)))
         check_name(self.name)
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
@@ -95,23 +98,36 @@ class BackboneSpec:
         if size is not None and not (isinstance(size, int) and 1 <= size <= LARGEST // self.zoom):
             problem = f"image size {size} is not between 1 and {LARGEST // self.zoom}"
             raise UnseenError(problem, where=self.name, hint="use 224, for example")
-        if not 0 <= self.seed < 2**63:
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
             raise UnseenError(f"seed {self.seed}", where=self.name, hint="use a seed from 0 to 2^63 - 1")
-        if self.channels is not None and (self.channels < 1 or not self.is_own):
+        if self.channels is not None and not (isinstance(self.channels, int) and self.channels >= 1 and self.is_own):
             problem = f"{self.channels} is not a number of channels"
             raise UnseenError(problem, where=self.name, hint="pass channels=1 or more for a network of your own")
-        if not 0 < self.crop <= 1:
+        if not (isinstance(self.crop, int | float) and 0 < self.crop <= 1):
             raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, hint="use 1 for the whole image")
         if self.pixels not in (EXACT, FAST):
             raise UnseenError(f'pixels "{self.pixels}"', where=self.name, hint=f"use {EXACT} or {FAST}")
         for what, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (
-                not hasattr(values, "__len__")
+                not isinstance(values, tuple)
                 or len(values) != 3
                 or not all(isinstance(v, int | float) and math.isfinite(v) for v in values)
                 or (what == "std" and min(values) <= 0)
             ):
                 raise UnseenError(f"{what} {values} is not three valid numbers", where=self.name)
+
+    def _simplify(self) -> None:
+        """Give every entry its JSON type or a tuple of them: callers may pass paths, lists and NumPy's numbers."""
+        for entry in fields(self):
+            value = _simple(getattr(self, entry.name))
+            if entry.name == "stages" and isinstance(value, str | int):
+                value = (value,)
+            object.__setattr__(self, entry.name, value)
+        try:
+            json.dumps(self.options)
+        except (TypeError, ValueError):
+            hint = "options are numbers, texts and lists of these; make the network in a function of your own"
+            raise UnseenError(f"options {self.options} cannot be stored", where=self.name, hint=hint) from None
 
     def _check_stages(self) -> None:
         for stage in self.stages:
@@ -188,6 +204,13 @@ class BackboneSpec:
     def _own_facts(self) -> own.Facts:
         return own.facts(self.name, self.options, self.weights == "pretrained", self.seed)
 
+    def located(self) -> Self:
+        """The same spec with its files under their full paths, so that a run finds them from any folder."""
+        weights = self.weights
+        if weights not in ("pretrained", "random") and not weights.startswith(OF_PACKAGE):
+            weights = str(Path(weights).expanduser().absolute())
+        return replace(self, name=located(self.name, towers.PREFIX), weights=weights)
+
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON types."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -237,6 +260,16 @@ class BackboneSpec:
             facts["name"] = self.name.split(".")[0]
             facts["weights"] = file_digest(weights_file(self.weights))
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _simple(value: Any) -> Any:
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _simple(one) for name, one in value.items()}
+    return tuple(map(_simple, value)) if isinstance(value, list | tuple) else value
 
 
 def joined_maps(stage: str | int) -> tuple[str | int, ...]:

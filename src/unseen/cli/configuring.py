@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from unseen.errors import UnseenError
@@ -80,12 +79,6 @@ def parse_protocols(text: str) -> tuple[str, ...]:
     return known[text]
 
 
-def absolute_model(text: str, prefix: str) -> str:
-    """``PREFIX:FOLDER`` with the full path of the folder; anything else, such as an id of the hub, is unchanged."""
-    folder = Path(text.removeprefix(prefix)).expanduser()
-    return f"{prefix}{folder.absolute()}" if text.startswith(prefix) and folder.is_dir() else text
-
-
 def make_backbone(
     dataset: str,
     name: str | None,
@@ -130,7 +123,5 @@ def make_backbone(
     if name.startswith(IMPORTED):
         weights = imported_folder(dataset, name)
     found = "pretrained" if weights is None else weights
-    if found not in ("pretrained", "random"):
-        found = str(Path(found).expanduser().absolute())
-    name = absolute_model(name, "hf:")
-    return BackboneSpec(name=name, stages=chosen, image_size=size, weights=found, options=extra, crop=crop, **normal)
+    made = BackboneSpec(name=name, stages=chosen, image_size=size, weights=found, options=extra, crop=crop, **normal)
+    return made.located()

@@ -13,7 +13,7 @@ import typer
 
 from unseen.cli import completing
 from unseen.cli.common import CacheOption, DeviceOption, EngineOption
-from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
+from unseen.cli.configuring import make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
 
 ProtocolOption = Annotated[
@@ -179,7 +179,7 @@ class RunOptions:
                 device,
                 methods,
             ),
-            "vectors": absolute_model(absolute_model(self.vectors, "text:"), "sentence:"),
+            "vectors": self.vectors,
             "protocols": parse_protocols(protocol),
             "seeds": parse_seeds(seeds),
             **{name: getattr(self, name) for name in ENTRIES},

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unseen.errors import UnseenError
+from unseen.errors import RunError, UnseenError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +71,33 @@ def _temporary(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         _remove(temporary, lock)
+
+
+def located(text: str, prefix: str) -> str:
+    """``PREFIX:FOLDER`` with the full path of the folder; anything else, such as an id of the hub, is unchanged."""
+    folder = Path(text.removeprefix(prefix)).expanduser()
+    return f"{prefix}{folder.absolute()}" if text.startswith(prefix) and folder.is_dir() else text
+
+
+def new_folder(folder: os.PathLike[str] | str, marks: Callable[[set[str]], bool], what: str) -> Path:
+    """A folder to save into; created if there is none.
+
+    Args:
+        folder: new, empty, or with names of files of which ``marks`` says that an earlier save wrote them.
+        marks: see ``folder``.
+        what: what is saved, for the message.
+
+    Raises:
+        RunError: it is a file, or holds something else.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise RunError("is a file", where=folder, hint="choose another folder")
+    inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
+    if inside and not marks(inside):
+        raise RunError(f"the folder is not empty and contains no {what}", where=folder, hint="choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def is_left_over(path: Path) -> bool:

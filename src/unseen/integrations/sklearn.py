@@ -40,7 +40,7 @@ from unseen.features.blank import Blanks
 from unseen.features.store import write_store
 from unseen.ground.checked import checked
 from unseen.ground.devices import find_device
-from unseen.ground.files import is_left_over, read_json, write_json
+from unseen.ground.files import new_folder, read_json, write_json
 from unseen.ground.words import counted
 from unseen.methods import (
     ClassSpace,
@@ -97,7 +97,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         preset, settings, recipe, epochs: see :func:`unseen.fit`.
         select: validation metric that selects hyperparameters or epoch: ``H``, ``T1`` or ``AUSUC``.
         random_state: seed of the training and of the draws of validation classes; also a ``RandomState``, or ``None``
-            for another one in each :meth:`fit`.
+            for another one in each :meth:`fit`. The draws also depend on the order of the classes and of the rows.
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Attributes:
@@ -105,6 +105,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         seen_: bool ``(N,)``, classes with rows in ``X``.
         class_table_: names, attributes and values.
         method_: the trained method.
+        chosen_: hyperparameters or epoch, ``by`` which metric, and the metrics of the ``validation`` draws, as in
+            ``results.json``; not after :meth:`load` of a saved classifier.
         gamma_: calibration offset, subtracted from the scores of seen classes.
         temperature_: temperature of :meth:`predict_proba`.
         n_features_in_: C.
@@ -220,6 +222,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.method_ = create_method(kind, channels=channels, vectors=vectors, settings=settings).eval()
         load_weights(run.folder / f"seed-{seed}" / f"{run.protocol}.safetensors", self.method_)
         self.gamma_, self.temperature_ = float(found["gamma"]), float(found["temperature"] or 1.0)
+        self.chosen_ = found["chosen"]
         self._place()
 
     def _fit_small(self, kind: type[Method], regions: np.ndarray, positions: np.ndarray) -> None:
@@ -262,9 +265,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                     named = scores[:, columns].argmax(dim=1).numpy()
                     worth.append((float((seen[named] == positions[held]).mean()), candidate))
             ranked = [candidate for _, candidate in sorted(worth, key=lambda found: -found[0])]
-        if not any(_use(final, candidate) for candidate in ranked):
+        found = next((candidate for candidate in ranked if _use(final, candidate)), None)
+        if found is None:
             raise UnseenError(f"none of {len(grid)} hyperparameter candidates has a solution", hint="pass more rows")
-        self.method_, self.gamma_ = final.eval(), 0.0
+        self.method_, self.gamma_, self.chosen_ = final.eval(), 0.0, dict(found)
         with torch.inference_mode():
             spread = float(final.class_scores(final(x), classes).std(dim=1, correction=0).mean())
         self.temperature_ = spread if len(table) > 1 and spread > 0 else 1.0
@@ -380,23 +384,17 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     # kept
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: PathLike[str] | str) -> Path:
         """Save the fitted classifier to a folder, without pickle; :meth:`load` reads it.
 
+        Args:
+            folder: new, empty, or written by an earlier save.
+
         Raises:
-            RunError: the folder holds something else.
+            RunError: the folder is a file or holds something else.
         """
         check_is_fitted(self, "method_")
-        folder = Path(folder)
-        if (
-            folder.is_dir()
-            and any(not is_left_over(p) for p in folder.iterdir())
-            and not (folder / CLASSIFIER).is_file()
-        ):
-            raise RunError(
-                "the folder is not empty and contains no classifier", where=folder, hint="choose another folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = new_folder(folder, lambda inside: CLASSIFIER in inside, "classifier")
         save_weights(folder / WEIGHTS, self.method_)
         self.class_table_.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", self.class_table_.attributes)
@@ -427,7 +425,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             RunError: the folder is neither or is damaged, or the code of its method is not installed.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if not (folder / CLASSIFIER).is_file():
             return cls._of_run(folder, seed, device)
         where, hint = folder / CLASSIFIER, "save it again"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unseen.errors import UnseenError
+from unseen.ground.checked import whole
 from unseen.methods.base import Branch, ClosedFormMethod, GradientMethod, Method
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.registry import (
@@ -60,6 +61,7 @@ def create_method(
     *,
     channels: int | Sequence[int],
     vectors: Tensor | np.ndarray,
+    preset: str | None = None,
     settings: Settings | None = None,
     seed: int = 0,
     **changes: Any,
@@ -70,19 +72,25 @@ def create_method(
         method: as in :func:`find_method`.
         channels: number of channels C of the regions; for several stages, or maps joined to one, a number for each.
         vectors: ``(K, D)`` attribute vectors; the weights take their dtype (float32 for arrays).
-        settings: settings of the method; by default those of the first preset.
+        preset: name of the preset whose settings to start from; by default the method's first.
+        settings: settings of the method, instead of those of a preset.
         seed: seed of the initial weights.
         changes: settings to change, by name: ``lambda_cal=0.2``.
 
     Raises:
-        UnseenError: no such method or setting, or a value of the wrong kind.
+        UnseenError: no such method, preset or setting, or a value of the wrong kind.
     """
     kind = find_method(method)
-    chosen = settings if settings is not None else next(iter(kind.presets.values())).settings
+    if settings is not None and preset is not None:
+        raise UnseenError("settings and a preset", where=kind.name, hint="pass one of them, and changes by name")
+    chosen = settings or find_preset(kind, "", preset or next(iter(kind.presets)))[1].settings
     chosen = type(chosen).changed(chosen, changes)
     table = vectors if isinstance(vectors, Tensor) else torch.as_tensor(np.asarray(vectors, np.float32))
-    if not isinstance(channels, int) and kind.stages == 1:
+    if not isinstance(channels, Sequence):
+        channels = whole(channels, "channels", 1)
+    elif kind.stages == 1:
         channels = tuple(channels) if kind.joins and len(channels) > 1 else sum(channels)
+    seed = whole(seed, "seed", 0)
     generator = torch.Generator(device=table.device).manual_seed(seed)
     with torch.random.fork_rng(devices=[]):  # layers of torch, such as nn.Linear, draw from the global generator
         torch.default_generator.manual_seed((seed + 2**40) % 2**63)

@@ -73,7 +73,7 @@ class Recognizer(TrainedModel):
             name, _, revision = str(folder).removeprefix(PREFIX).partition("@")
             return cls.from_pretrained(name, revision=revision or None, device=device, engine=engine)
         try:
-            return find_parts(Path(folder), seed).build(cls, device, as_trained)._using(engine)
+            return find_parts(Path(folder).expanduser(), seed).build(cls, device, as_trained)._using(engine)
         except UnseenError as error:
             if str(folder) in str(error):
                 raise
@@ -120,7 +120,7 @@ class Recognizer(TrainedModel):
 
     def save(
         self,
-        folder: Path | str,
+        folder: PathLike[str] | str,
         *,
         include_backbone: bool = False,
         include_references: bool = False,
@@ -138,7 +138,7 @@ class Recognizer(TrainedModel):
             card: license, author and other facts for the model card.
 
         Raises:
-            RunError: the folder holds something else.
+            RunError: the folder is a file or holds something else.
         """
         return save(self, Path(folder), include_backbone, include_references, card or CardFields())
 

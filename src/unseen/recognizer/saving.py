@@ -16,8 +16,7 @@ from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import PREFIX, TEXTS, model_files
 from unseen.classes.attributes import write_attributes
 from unseen.classes.changes import ENCODING, reset, table_digests
-from unseen.errors import RunError
-from unseen.ground.files import is_left_over, write_json, write_text
+from unseen.ground.files import new_folder, write_json, write_text
 from unseen.methods import Method, method_reference
 from unseen.model.support import keep_support
 from unseen.model.trained import TrainedModel
@@ -28,15 +27,7 @@ from unseen.recognizer.names import BACKBONE, CARD, FACTS, FILES, FORMAT, REFERE
 
 def save(model: TrainedModel, folder: Path, include_backbone: bool, include_references: bool, card: CardFields) -> Path:
     """See :meth:`unseen.recognizer.recognizer.Recognizer.save`."""
-    if folder.exists() and not folder.is_dir():
-        raise RunError("is a file", where=folder, hint="choose another folder")
-    inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
-    begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # left by an interrupted save
-    if inside and FACTS not in inside and not begun:
-        raise RunError(
-            "the folder is not empty and contains no saved model", where=folder, hint="choose another folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder, _saved_before, "saved model")
     method, table = model.method, model.table
     spec, stored = _save_backbone(model, folder, include_backbone)
     save_weights(folder / WEIGHTS, method)
@@ -84,6 +75,11 @@ def save(model: TrainedModel, folder: Path, include_backbone: bool, include_refe
     write_text(folder / CARD, model_card(model, card, backbone_stored=stored is not None))
     write_json(folder / FACTS, facts, sealed=True)
     return folder
+
+
+def _saved_before(inside: set[str]) -> bool:
+    begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # left by an interrupted save
+    return begun or FACTS in inside
 
 
 def without_paths(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from typing import Any, Self
 
 from unseen.backbones.reduction import ReductionSpec
@@ -11,9 +12,11 @@ from unseen.backbones.spec import FINAL, SINGLE, BackboneSpec
 from unseen.data.dataset import DRAWN_BY
 from unseen.errors import RunError, UnseenError
 from unseen.ground.checked import whole
+from unseen.ground.files import located
 from unseen.methods import find_method, method_reference
 from unseen.methods.base import AnchoredMethod, Method
 from unseen.methods.settings import as_text
+from unseen.vectors.sources import SENTENCE, TEXT
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")
@@ -79,7 +82,8 @@ class RunConfig:
         object.__setattr__(self, "method", method_reference(kind))
         object.__setattr__(self, "settings", as_text(self.settings))
         object.__setattr__(self, "recipe", as_text(self.recipe))
-        object.__setattr__(self, "backbone", read_by(kind, self.backbone))
+        object.__setattr__(self, "backbone", read_by(kind, self.backbone.located()))
+        object.__setattr__(self, "vectors", located(located(self.vectors, TEXT), SENTENCE))
         object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
         if self.reduce and (kind.end_to_end or kind.reads_text):
             problem = f"{kind.name} uses the backbone's full features"
@@ -88,7 +92,7 @@ class RunConfig:
     def _check_names(self) -> None:
         for protocol in self.protocols:
             if protocol not in PROTOCOLS:
-                raise UnseenError(f'unknown protocol "{protocol}"', hint=f"{' or '.join(PROTOCOLS)}")
+                raise UnseenError(f'unknown protocol "{protocol}"', hint='use "honest", "paper", or both in a list')
         if self.select not in SELECT:
             raise UnseenError(f'unknown selection metric "{self.select}"', hint=f"use one of {', '.join(SELECT)}")
         if self.folds not in DRAWN_BY:
@@ -101,13 +105,13 @@ class RunConfig:
             )
 
     def _check_numbers(self) -> None:
-        if not isinstance(self.time, int | float):
+        if not isinstance(self.time, Real):
             raise UnseenError(f"time is {self.time!r}", where="time", hint="give a number of seconds")
-        object.__setattr__(self, "seeds", tuple(whole(seed, "seeds", 0) for seed in self.seeds))  # of NumPy, too
-        object.__setattr__(self, "split_seed", whole(self.split_seed, "split_seed", 0))
-        whole(self.accumulate, "accumulate", 1)
-        whole(self.draws, "draws", 0)
-        whole(0 if self.holdouts is None else self.holdouts, "holdouts", 0)
+        object.__setattr__(self, "time", float(self.time))  # numbers may be NumPy's, which JSON does not have
+        object.__setattr__(self, "seeds", tuple(whole(seed, "seeds", 0) for seed in self.seeds))
+        for name, least in (("split_seed", 0), ("accumulate", 1), ("draws", 0), ("holdouts", 0)):
+            if (value := getattr(self, name)) is not None or name != "holdouts":
+                object.__setattr__(self, name, whole(value, name, least))
         if not self.protocols or not self.seeds:
             raise UnseenError("no protocol or no seed", hint="pass at least one of each")
         if len(set(self.seeds)) != len(self.seeds):

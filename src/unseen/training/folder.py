@@ -20,7 +20,7 @@ class Run:
     """A finished or unfinished run folder."""
 
     def __init__(self, folder: PathLike[str] | str) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         if not (self.folder / "config.json").is_file():
             raise RunError("not a run folder", where=self.folder, hint="pass a run folder of `unseen train`")
         where = self.folder / "config.json"
