@@ -19,7 +19,16 @@ from faults.fuzz.target import Case, Target, WrongResultError
 
 HOST = "127.0.0.1:8000"
 PATHS = (
-    *("/", "/app.js", "/style.css", "/healthz", "/api/about", "/api/classes", "/api/classes/emu", "/api/openapi.json"),
+    *(
+        "/",
+        "/page/start.js",
+        "/style.css",
+        "/healthz",
+        "/api/about",
+        "/api/classes",
+        "/api/classes/emu",
+        "/api/openapi.json",
+    ),
     *(
         "/api/predict",
         "/api/explain",
@@ -31,7 +40,7 @@ PATHS = (
 )
 STRANGE_PATHS = (
     *("/../pyproject.toml", "/%2e%2e/%2e%2e/etc/passwd", "/%252e%252e/etc/passwd", "/..%5c..%5cx", "//etc/passwd", "/\\..\\x"),
-    *("/static/app.js", "/app.js/../../app.py", "/api/classes/..", "/api/classes/%2e%2e%2fclasses.csv", "/api/classes/%00"),
+    *("/static/page/start.js", "/page/start.js/../../app.py", "/api/classes/..", "/api/classes/%2e%2e%2fclasses.csv", "/api/classes/%00"),
     *("/api/classes/%ff%fe", "/api/classes/%ED%A0%80", "/api/classes/" + "x" * 5000, "/api/classes/<script>alert(1)</script>"),
     *("/api/classes/'%20OR%201=1--", "http://evil.example/", "*", "/" + "a/" * 3000, "/%", "/%zz", "/?" + "a=b&" * 3000, "/;x", "/ "),
     *("/api/separate", "/api/separate?first=%ED%A0%80&second=emu", "/api/separate?first=emu&first=b&second=gull", "/healthz/"),

@@ -70,6 +70,27 @@ def test_reasons_are_the_strongest_with_heat_maps(client, recognizer, tmp_path):
     assert client.get("/api/review/3/reasons").status_code == 415
 
 
+def test_reasons_are_those_of_the_answer_also_among_some_classes(recognizer, tmp_path):
+    from fastapi.testclient import TestClient
+
+    from unseen.recognizer.stream import Options
+    from unseen.serve.reviewing import create_review_app
+
+    (tmp_path / "images").mkdir()
+    (image,) = draw_images(tmp_path / "images", 1)
+    names = [c.name for c in recognizer.predict(image, top=5)[0].candidates]
+    only = names[1:]  # without the best class
+    review = begin(recognizer, [image], tmp_path / "r", Options(only=only))
+    with TestClient(create_review_app(recognizer, review), base_url="http://localhost") as client:
+        found = client.get("/api/review/0/reasons").json()["reasons"]
+    wanted = {r.attribute.replace("::", ": "): r.evidence for r in recognizer.explain(image, target=only[0]).reasons}
+    assert {r["label"]: r["evidence"] for r in found} == pytest.approx(wanted, abs=1e-6)
+    best = recognizer.explain(image).reasons
+    assert [wanted[r.attribute.replace("::", ": ")] for r in best] != pytest.approx(
+        [r.evidence for r in best], abs=1e-3
+    )
+
+
 def test_exports(client, tmp_path):
     found = client.get("/api/review/export.csv")
     assert found.text.splitlines()[0].startswith("image,class,reviewed,right")

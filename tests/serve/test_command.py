@@ -73,7 +73,7 @@ def test_start_ask_stop(commands, saved, png, tmp_path):
 def test_the_pages_table_has_the_columns_of_the_command_lines():
     from unseen.model.predictions import Extent, columns
 
-    script = (Path(unseen.serve.__file__).parent / "static" / "app.js").read_text(encoding="utf-8")
+    script = (Path(unseen.serve.__file__).parent / "static/page/words.js").read_text(encoding="utf-8")
     (header,) = re.findall(r'header = \[("image".*?)\];', script)
     (taxa,) = re.findall(r"taxa = about\.ranks\.length \? \[(.*?), \.\.\.about\.ranks", script)
     (weighed,) = re.findall(r"weighed = about\.prior \? \[(.*?)\]", script)

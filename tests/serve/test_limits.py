@@ -137,8 +137,8 @@ def test_a_name_is_a_name_only(sent, said):
     [
         "/../pyproject.toml",
         "/%2e%2e/%2e%2e/etc/passwd",
-        "/static/app.js",
-        "/app.js/../../app.py",
+        "/static/page/start.js",
+        "/page/start.js/../../app.py",
         "/..%5c..%5cx",
         "//etc/passwd",
     ],
@@ -238,7 +238,7 @@ def test_foreign_hosts_and_pages(recognizer, png):
 
 
 def test_every_answer_has_the_headers(client, png):
-    answers = [client.get(path) for path in ("/", "/app.js", "/style.css", "/healthz", "/api/about", "/nothing")]
+    answers = [client.get(path) for path in ("/", "/page/start.js", "/style.css", "/healthz", "/api/about", "/nothing")]
     answers += [send(client, png), send(client, b""), client.get("/", headers={"Host": "evil.example"})]
     for answer in answers:
         assert "default-src 'self'" in answer.headers["content-security-policy"]
@@ -247,7 +247,7 @@ def test_every_answer_has_the_headers(client, png):
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert "server" not in answer.headers
-    again = client.get("/app.js", headers={"If-None-Match": client.get("/app.js").headers["etag"]})
+    again = client.get("/page/start.js", headers={"If-None-Match": client.get("/page/start.js").headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
@@ -447,7 +447,7 @@ def test_who_does_not_read_is_cut_off(recognizer):
     with served(recognizer, read_seconds=0.5) as url, socket.socket() as wire:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wire.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
-        wire.sendall(b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 400)
+        wire.sendall(b"GET /page/start.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 400)
         time.sleep(2)
         found = 0
         wire.settimeout(10)

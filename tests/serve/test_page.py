@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import pytest
 
@@ -292,6 +293,165 @@ def test_a_class_is_added_with_attributes_and_images(page, files, recognizer):
     page.eval("fetch('/api/classes/wren', {method: 'DELETE'})")
 
 
+class Held:
+    """Requests whose address matches a pattern wait until they are let go."""
+
+    def __init__(self, page, pattern):
+        self.page, self.pattern = page, pattern
+
+    def __enter__(self):
+        self.page.events.clear()
+        self.page.send("Fetch.enable", patterns=[{"urlPattern": self.pattern}])
+        return self
+
+    def __exit__(self, *_):
+        self.page.send("Fetch.disable")
+
+    def wait(self, count, seconds=30):
+        """The first ``count`` requests, by number."""
+        end = time.monotonic() + seconds
+        while True:
+            self.page.eval("0")  # reads events
+            found = [e["params"]["requestId"] for e in self.page.events if e["method"] == "Fetch.requestPaused"]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def go(self, request):
+        self.page.send("Fetch.continueRequest", requestId=request)
+
+    def fail(self, request):
+        self.page.send("Fetch.failRequest", requestId=request, errorReason="ConnectionFailed")
+
+
+def set_select(page, name, value):
+    page.eval(
+        f"(() => {{ const s = document.querySelector('#{name}'); s.value = {json.dumps(value)}; s.dispatchEvent(new Event('change')) }})()"
+    )
+
+
+def test_images_chosen_while_the_page_loads_are_answered(browser, url, files):
+    browser.console.clear()
+    with Held(browser, "*/api/about") as about:
+        browser.go(f"{url}/?early")
+        (request,) = about.wait(1)
+        browser.wait("document.readyState === 'complete'")
+        browser.choose("#file", files / "0.png")
+        browser.choose("#files", files / "0.png", files / "1.png")
+        browser.eval("document.querySelector('#add-search').dispatchEvent(new Event('input'))")
+        browser.choose("#add-files", files / "2.png")
+        browser.eval(
+            "document.querySelector('#add-name').value = 'early'; document.querySelector('#add').requestSubmit()"
+        )
+        browser.eval("new Promise((done) => setTimeout(done, 200))")
+        about.go(request)
+        browser.send("Fetch.disable")
+        browser.wait("document.querySelectorAll('#ranking li').length")
+        browser.wait("document.querySelectorAll('#batch-table tbody tr').length === 2")
+        browser.wait("document.querySelector('#batch-stop').disabled && document.querySelector('#added .done')")
+    browser.eval("fetch('/api/classes/early', {method: 'DELETE'})")
+    assert browser.console == []
+
+
+def test_the_image_chosen_last_is_shown(page, files):
+    with Held(page, "*/api/explain") as explain:
+        page.choose("#file", files / "0.png")
+        explain.wait(1)
+        page.choose("#file", files / "1.png")
+        first, second = explain.wait(2)
+        explain.go(second)
+        page.wait("document.querySelector('#caption').textContent === '1.png'")
+        explain.go(first)
+        page.eval("new Promise((done) => setTimeout(done, 500))")
+    assert page.eval("document.querySelector('#caption').textContent") == "1.png"
+    assert not page.eval("document.querySelector('#answer-card').classList.contains('busy')")
+
+
+def test_a_screen_reader_hears_the_last_ranking(page, files):
+    look(page, files / "0.png")
+    before = page.eval("document.querySelector('#ranking').innerHTML")
+    slide(page, "crown::red", "max")  # asks while it moves, and when it is let go
+    page.wait(f"document.querySelector('#ranking').innerHTML !== {json.dumps(before)}")
+    page.eval("new Promise((done) => setTimeout(done, 500))")
+    best = texts(page, "#ranking .name span:first-child")[0]
+    share = texts(page, "#ranking .percent")[0]
+    assert f"{best}, {share} confidence" in page.eval("document.querySelector('#status').textContent")
+
+
+def test_a_correction_outlasts_a_failed_request(page, files):
+    look(page, files / "0.png")
+    before = page.eval("document.querySelector('#ranking').innerHTML")
+    with Held(page, "*/api/rank") as rank:
+        slide(page, "crown::red", "max")  # the second request waits for the first
+        (first,) = rank.wait(1)
+        rank.fail(first)
+        rank.go(rank.wait(2)[1])
+        page.wait(f"document.querySelector('#ranking').innerHTML !== {json.dumps(before)}")
+    assert page.eval("document.querySelector('#alert').hidden")
+    page.console.clear()  # the browser logs the failure
+
+
+def test_a_comparison_is_of_the_chosen_classes(page, files):
+    look(page, files / "0.png")
+    with Held(page, "*/api/separate*") as separate:
+        page.eval("document.querySelector('#separate').click()")
+        (request,) = separate.wait(1)
+        old = page.eval("document.querySelector('#rival').value")
+        set_select(page, "rival", page.eval("document.querySelector('#rival').options[3].value"))
+        page.wait("document.querySelector('#rival').selectedIndex === 3")
+        page.wait(f"!document.querySelector('#account').textContent.includes({json.dumps(old)})")
+        separate.go(request)
+        separate.go(separate.wait(2)[1])
+        page.wait("!document.querySelector('#separation').hidden")
+    now = page.eval("document.querySelector('#rival').value")
+    assert now != old
+    assert f" and {now} " in page.eval("document.querySelector('#separation').textContent")
+
+
+def test_the_class_chosen_last_is_edited(page):
+    page.eval("document.querySelector('#tab-classes').click()")
+    with Held(page, "*/api/classes/*") as classes:
+        for name in ("gull", "emu"):
+            page.eval(f"document.querySelector('[aria-label=\"Edit {name}\"]').click()")
+        first, second = classes.wait(2)
+        classes.go(second)
+        page.wait("document.querySelector('#add-title').textContent === 'Edit emu'")
+        classes.go(first)
+        page.eval("new Promise((done) => setTimeout(done, 300))")
+    assert page.eval("document.querySelector('#add-title').textContent") == "Edit emu"
+
+
+def test_the_camera_is_opened_once(page):
+    page.eval(
+        """(() => { const media = navigator.mediaDevices, get = media.getUserMedia.bind(media); window.streams = [];
+        media.getUserMedia = async (o) => { const s = await get(o); window.streams.push(s); return s };
+        document.querySelector('#camera-look').click(); document.querySelector('#camera-look').click() })()"""
+    )
+    page.wait("document.querySelector('#video').videoWidth")
+    page.eval("document.querySelector('#camera-cancel').click()")
+    page.wait("!document.querySelector('#camera').open")
+    states = "window.streams.flatMap(s => s.getTracks().map(t => t.readyState))"
+    page.wait(f"!{states}.includes('live')")
+    assert page.eval(states) == ["ended"]
+    page.eval("document.querySelector('#camera-look').click()")
+    page.wait("document.querySelector('#camera').open && document.querySelector('#video').videoWidth")
+    page.eval("document.querySelector('#camera-cancel').click()")
+
+
+def test_another_image_gets_its_own_rows_while_a_slider_is_in_use(page, files):
+    look(page, files / "0.png")
+    slide(page, "crown::red", "max")
+    page.wait("document.querySelector('.undo')")
+    page.eval(
+        "document.querySelector('#attributes input').focus(); window.before = document.querySelector('.attribute')"
+    )
+    give(page, "paste", "body", files, "1.png")
+    page.wait("document.querySelector('#canvas').ariaLabel.includes('1.png')")
+    assert not page.eval("window.before.isConnected")
+    assert texts(page, ".undo") == []
+
+
 def test_names_are_text(page, files):
     look(page, files / "0.png")
     assert "<b>d</b>" in texts(page, "#target option")
@@ -507,6 +667,41 @@ def test_many_images_are_reviewed_on_the_page(page, files, recognizer, tmp_path)
     page.eval("localStorage.clear()")
 
 
+def test_the_sheet_opens_after_a_failure(page, files):
+    with Held(page, "*/sheet-part.html") as part:
+        page.eval("document.querySelector('#tab-review').click()")
+        page.choose("#review-files", files / "0.png")
+        part.fail(part.wait(1)[0])
+        page.wait("document.querySelector('#alert').textContent.startsWith('The server does not answer')")
+    page.console.clear()  # the browser logs the failure
+    page.eval("document.querySelector('#tab-image').click(); document.querySelector('#tab-review').click()")
+    page.wait(f"{SHEET}?.querySelectorAll('.tile').length === 1")
+    page.wait("!document.querySelector('#review-sheet').hidden")
+    assert page.eval("document.querySelector('#alert').hidden")
+
+
+def test_reasons_in_the_review_are_those_of_the_answer(page, files, recognizer):
+    best = recognizer.predict(files / "0.png")[0].best
+    among = "unseen" if best.seen else "seen"  # so that the answer is another class
+    only = [name for name, seen in zip(recognizer.classes, recognizer.table.seen, strict=True) if seen != best.seen]
+    answer = recognizer.predict(files / "0.png", only=only)[0].best.name
+    set_select(page, "batch-among", among)
+    page.eval("document.querySelector('#tab-review').click()")
+    page.choose("#review-files", files / "0.png")
+    page.wait(f"{SHEET}?.querySelectorAll('.tile').length === 1")
+    in_sheet(page, "root.querySelector('.tile').focus()")
+    key(page, "o")
+    page.wait(f"{SHEET}.querySelectorAll('#reasons button').length === 5")
+    shown = in_sheet(
+        page, "[...root.querySelectorAll('#reasons button')].map(b => [...b.children].map(n => n.textContent))"
+    )
+    wanted = {
+        r.attribute.replace("::", ": "): r.evidence for r in recognizer.explain(files / "0.png", target=answer).reasons
+    }
+    for name, evidence in shown:
+        assert float(evidence.replace("−", "-")) == pytest.approx(wanted[name], abs=0.0051)
+
+
 def test_images_are_predicted_again_once_classes_change(page, files, recognizer):
     page.choose("#files", files / "0.png")
     page.wait("!document.querySelector('#batch-again').disabled")
@@ -564,8 +759,6 @@ def test_many_images_to_a_table(page, files, tmp_path, recognizer):
 
 
 def wait_for(path, seconds=10):
-    import time
-
     end = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < end:
         time.sleep(0.05)

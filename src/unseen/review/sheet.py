@@ -31,8 +31,10 @@ SIDE = 132
 """Longest side of images in the file of a contact sheet."""
 STATIC = files("unseen.review") / "static"
 STYLES = ("base.css", "sheet.css")
-SCRIPTS = ("common.js", "sheet.js", "boot.js")
-"""Modules in import order."""
+MODULES = ("common.js", "sheet.js")
+"""Modules for any page with a contact sheet."""
+SCRIPTS = (*MODULES, "boot.js")
+"""Modules of its own page, in import order."""
 
 
 def thumbnail_bytes(path: Path, side: int) -> bytes | None:
@@ -78,7 +80,7 @@ def page_of(title: str, data: Mapping[str, Any] | None = None) -> str:
     """The page: self-contained with ``data``, else one that asks the server beside it."""
     template = _templates.get_template("sheet.html")
     if data is None:
-        return template.render(title=title, data=None)
+        return template.render(title=title, data=None, modules=SCRIPTS)
     script = "".join(map(_inlined, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # no text may close the element that holds it

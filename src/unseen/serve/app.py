@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 
 from unseen.ground.words import counted
 from unseen.recognizer import Recognizer
-from unseen.review.sheet import part_of_page
+from unseen.review.sheet import MODULES, part_of_page
 from unseen.serve import schema
 from unseen.serve.about import attributes_of, describe, prior_of
 from unseen.serve.classes import Classes
@@ -23,7 +23,7 @@ from unseen.serve.examples import Examples
 from unseen.serve.guard import Guard
 from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
-from unseen.serve.static_files import add_static, read_static, shared_files
+from unseen.serve.static_files import add_static, modules_of, page_with, read_static, shared_files
 from unseen.serve.supporting import SupportImages
 from unseen.serve.tables import workbook_of
 from unseen.serve.uploads import read_uploads
@@ -286,9 +286,13 @@ def _add_class_images(app: FastAPI, support: SupportImages, worker: Worker, sett
 
 
 def _add_page(app: FastAPI) -> None:
-    own = read_static("unseen.serve", "index.html", "app.js", "review.js", "style.css")
-    sheet = {"sheet-part.html": part_of_page().encode()}
-    add_static(app, own | shared_files() | sheet, "index.html")
+    modules = modules_of("unseen.serve", "page")
+    own = read_static("unseen.serve", "style.css", *modules)
+    made = {
+        "index.html": page_with("unseen.serve", "index.html", [*modules, *MODULES]),
+        "sheet-part.html": part_of_page().encode(),
+    }
+    add_static(app, own | shared_files() | made, "index.html")
 
 
 def _refuse(errors: Sequence[Any]) -> NoReturn:

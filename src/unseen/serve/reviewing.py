@@ -122,11 +122,13 @@ def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) 
 
     @app.get("/api/review/{row}/reasons")
     async def reasons(row: Row) -> dict[str, Any]:
-        """The strongest reasons for the best class, with heat maps."""
+        """The strongest reasons for the class of the answer, with heat maps."""
         image = _image(review, row)
+        answered = [name for name, *_ in review.items[row].classes[:1] if name in service.recognizer.classes]
+        target = answered[0] if answered else None
 
         def explain() -> schema.Explanation:
-            return service.explain(Upload(image.name, image.read_bytes()), schema.Choice(), None, None, False, False)
+            return service.explain(Upload(image.name, image.read_bytes()), schema.Choice(), target, None, False, False)
 
         try:
             found = await worker.do(explain)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
+import jinja2
 from fastapi import FastAPI, Request, Response
 
 from unseen.review.sheet import SCRIPTS, STYLES
@@ -21,6 +22,19 @@ def read_static(package: str, *names: str) -> dict[str, bytes]:
 def shared_files() -> dict[str, bytes]:
     """Files that every page needs: scripts and styles of the contact sheet, and shared ones."""
     return read_static("unseen.review", *STYLES, *SCRIPTS)
+
+
+def modules_of(package: str, folder: str) -> list[str]:
+    """Names of the modules in ``PACKAGE/static/FOLDER``, as :func:`read_static` takes them."""
+    found = (files(package) / "static" / folder).iterdir()
+    return sorted(f"{folder}/{file.name}" for file in found if file.name.endswith(".js"))
+
+
+def page_with(package: str, name: str, modules: Iterable[str]) -> bytes:
+    """A page that loads its modules at once, instead of each after the one that imports it."""
+    template = jinja2.Template(read_static(package, name)[name].decode(), autoescape=True)
+    text: str = template.render(modules=modules)
+    return text.encode()
 
 
 def add_static(app: FastAPI, found: Mapping[str, bytes], index: str) -> None:

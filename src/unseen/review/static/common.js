@@ -20,22 +20,26 @@ export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? 
 
 // ---------------------------------------------------------------- requests
 
-export async function ask(path, options = {}) {
+// An error of the API as sentences.
+export const withHint = (error, hint) => `${error}${error.endsWith(".") ? "" : "."}${hint ? ` To fix it: ${hint}.` : ""}`;
+
+// The answer to a request. An error is thrown as one to show, with its status and the seconds to wait.
+export async function request(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, options);
   } catch {
     throw new Error("The server does not answer. Check that it is running and that the network works.");
   }
+  if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const error = new Error(body.error ? `${body.error}. To fix it: ${body.hint}.` : `The server returned status ${answer.status}.`);
-    error.status = answer.status;
-    error.wait = Number(answer.headers.get("Retry-After")) || 1;
-    throw error;
-  }
-  return body;
+  const error = new Error(body.error ? withHint(body.error, body.hint) : `The server returned status ${answer.status}.`);
+  error.status = answer.status;
+  error.wait = Number(answer.headers.get("Retry-After")) || 1;
+  throw error;
 }
+
+export const ask = async (path, options) => (await request(path, options)).json().catch(() => ({}));
 
 export const send = (path, method, value) =>
   ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
