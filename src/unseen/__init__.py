@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unseen.export import export_onnx
     from unseen.integrations.sklearn import ZeroShotClassifier
     from unseen.methods import (
+        Ablation,
         Branch,
         ClassSpace,
         ClosedFormMethod,
@@ -59,6 +60,7 @@ _HOME = {
     "ZeroShotClassifier": "unseen.integrations.sklearn",
     **dict.fromkeys(
         (
+            "Ablation",
             "Branch",
             "ClassSpace",
             "ClosedFormMethod",
@@ -90,6 +92,7 @@ _HOME = {
     "make_dataset": "unseen.data.holding",
 }
 __all__ = [
+    "Ablation",
     "Attributes",
     "BackboneSpec",
     "Branch",

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -137,6 +138,14 @@ def test_tables_hold_the_numbers_of_the_runs(done):
         )
         assert row["seconds"] > 0
         assert row["peak_memory_mb"] > 50
+    table = [line for line in (folder / "compare.tex").read_text().splitlines() if not line.startswith("%")]
+    assert table[0] == r"\begin{tabular}{l" + "r" * 2 * len(found["metrics"]) + "}"
+    for row in found["rows"][:2]:
+        (line,) = [line for line in table if line.startswith(f"{row['name']} & ")]
+        cells = [re.sub(r"\\textbf\{(.*)\}", r"\1", cell) for cell in line.removesuffix(r" \\").split(" & ")[1:]]
+        entries = [row[view]["metrics"][m] for view in found["views"] for m in found["metrics"]]
+        spread = [rf" $\pm$ {100 * e['std']:.1f}" if e["std"] else "" for e in entries]
+        assert cells == [f"{100 * e['mean']:.1f}{more}" for e, more in zip(entries, spread, strict=True)]
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
 

@@ -176,6 +176,11 @@ class NoDataclass(unseen.Settings):
         ("ridge", {"settings_class": NoDefault}, "a setting of NoDefault has no default"),
         ("ridge", {"settings_class": Unknown}, "setting width is None"),
         ("attend", {"presets": {"own": unseen.Preset(unseen.Settings(), None, "ours")}}, 'its preset "own" is not'),
+        (
+            "attend",
+            {"ablations": {"no keys": {"sharpness": 0.0}}},
+            r'its ablation "no keys" is not valid — use unseen.Abl',
+        ),
     ],
 )
 def test_of_the_class_alone(name, change, message, own):

@@ -252,7 +252,7 @@ def run_comparison(
             print_json(found)
     else:
         print_comparison(found)
-        out.print(f"tables: {folder / name(asked)}.md, .csv, .json, .html", highlight=False, soft_wrap=True)
+        out.print(f"tables: {folder / name(asked)}.md, .tex, .csv, .json, .html", highlight=False, soft_wrap=True)
     if all(row["error"] for row in found["rows"]):
         raise typer.Exit(FAILED)
     return found

@@ -11,6 +11,7 @@ from unseen.errors import UnseenError
 from unseen.experiments.compare import Comparison, compare, name
 from unseen.experiments.variants import Variant
 from unseen.methods import find_method
+from unseen.methods.settings import as_text
 from unseen.report.comparison import write_comparison
 from unseen.report.sweep import write_sweep
 from unseen.training.plan import resolve_settings
@@ -30,11 +31,12 @@ def ablation_variants(base: Variant) -> list[Variant]:
         raise UnseenError("has no ablations", where=base.method, hint=hint)
     rows = [replace(base, name=FULL, says="full method")]
     for title, ablation in declared.items():
+        changes = as_text(ablation.changes)
         if ablation.method is None:
-            changes = {**base.changes, **ablation.changes}
+            changes = {**base.changes, **changes}
             rows.append(Variant(title, base.method, base.preset, changes, ablation.says))
         else:
-            rows.append(Variant(title, ablation.method, None, ablation.changes, ablation.says))
+            rows.append(Variant(title, ablation.method, None, changes, ablation.says))
     return rows
 
 

@@ -89,7 +89,7 @@ def compare(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Do the missing rows and write ``compare.json``, ``.csv``, ``.md`` and ``.html`` into the folder.
+    """Do the missing rows and write ``compare.json``, ``.csv``, ``.md``, ``.tex`` and ``.html`` into the folder.
 
     Every row has a run folder in it, named after the row, and its own process; a failure is reported in its row.
     Finished runs are not repeated. After an interruption the tables hold what is done.

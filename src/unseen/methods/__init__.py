@@ -22,13 +22,14 @@ from unseen.methods.registry import (
     method_reference,
     register_method,
 )
-from unseen.methods.settings import Preset, Recipe, Settings
+from unseen.methods.settings import Ablation, Preset, Recipe, Settings
 
 RECOMMENDED = "recommended"
 """Preset for users' own data."""
 
 __all__ = [
     "METHODS",
+    "Ablation",
     "Branch",
     "ClassSpace",
     "ClosedFormMethod",

@@ -19,7 +19,7 @@ from unseen.errors import UnseenError
 from unseen.ground.outside import path_of
 from unseen.methods.base import Branch, ClosedFormMethod, GradientMethod, Method
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.settings import Preset, Settings
+from unseen.methods.settings import Ablation, Preset, Settings
 
 HOOKS = {
     Method: {"forward": "regions", "fused_attribute_scores": "branches", "maps": "regions"},
@@ -59,6 +59,10 @@ def check_class(kind: type[Method]) -> None:
         if not isinstance(preset, Preset) or (preset.recipe is None) != issubclass(kind, ClosedFormMethod):
             hint = "use Preset(settings, Recipe(...), source), with None as the recipe of a closed form"
             _refuse(kind, f'its preset "{name}" is not valid', hint)
+    for name, ablation in kind.ablations.items():
+        if not isinstance(ablation, Ablation):
+            hint = 'use unseen.Ablation("what it takes away", {"setting": value})'
+            _refuse(kind, f'its ablation "{name}" is not valid', hint)
 
 
 def _check_settings(kind: type[Method]) -> None:

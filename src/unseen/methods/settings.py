@@ -254,10 +254,10 @@ class Ablation:
 
     Args:
         says: what is removed or replaced, in a few words.
-        changes: settings or recipe entries to change, as text.
+        changes: settings or recipe entries to change, as values or as text.
         method: another method to use in this row instead, with its own settings.
     """
 
     says: str
-    changes: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     method: str | None = None

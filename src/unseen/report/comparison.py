@@ -1,4 +1,4 @@
-"""A comparison as terminal table, Markdown, CSV, JSON and HTML."""
+"""A comparison as terminal table, Markdown, LaTeX, CSV, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import jinja2
 from unseen.evaluation.registry import HEADLINES, every_metric
 from unseen.ground.files import write_json, write_text
 from unseen.ground.words import counted
+from unseen.report.latex import latex
 from unseen.report.tables import metric_cell, metrics_legend, percent, pixels, rank_rows, validation_words
 
 COLORS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a", "hold-outs": "#7a4f8a"}
@@ -331,8 +332,9 @@ def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
 
 
 def write_comparison(found: dict[str, Any], folder: Path, name: str, figures: Sequence[str] = ()) -> None:
-    """Write ``NAME.json``, ``.csv``, ``.md`` and ``.html`` into a folder."""
+    """Write ``NAME.json``, ``.csv``, ``.md``, ``.tex`` and ``.html`` into a folder."""
     write_json(folder / f"{name}.json", found)
     write_text(folder / f"{name}.csv", comma_separated(found))
     write_text(folder / f"{name}.md", markdown(found))
+    write_text(folder / f"{name}.tex", latex(found, [found["title"], *legend(found), *found["warnings"]]))
     write_text(folder / f"{name}.html", html(found, figures))
