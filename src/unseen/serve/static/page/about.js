@@ -21,7 +21,8 @@ export function drawAbout() {
   note("no-images", about.no_images && `Classes cannot have images here: ${about.no_images}.`);
   $("add-images").hidden = Boolean(about.no_images);
   $("save-line").hidden = !about.can_save;
-  $("saves").textContent = about.saves ? "Changes are saved with the run." : "Changes made here last until the server stops. Changes by `unseen classes` in a terminal appear here.";
+  const terminal = ["Changes made here last until the server stops. Changes by ", make("code", { textContent: "unseen classes" }), " in a terminal appear here."];
+  $("saves").replaceChildren(...(about.saves ? ["Changes are saved with the run."] : terminal));
   const none = make("p", { className: "empty", textContent: "This model has no test results." });
   $("metrics").replaceChildren(...(about.metrics.length ? about.metrics.map(metricOf) : [none]));
   const facts = Object.entries(factsOf(about));
