@@ -12,8 +12,8 @@ import unseen
 from hints import OPTION, commands, missing
 
 SOURCE = Path(unseen.__file__).parent
-FOREIGN = ("--init--", "--upgrade", "--error-unmatch", "--always", "--dirty")
-"""Options of pip and git, and a name that only looks like one."""
+FOREIGN = ("--init--", "--upgrade", "--error-unmatch", "--always", "--dirty", "--rwrap")
+"""Options of pip, git and pandas, and a name that only looks like one."""
 
 
 def texts(path: Path) -> list[str]:

@@ -234,7 +234,9 @@ def test_classes_set_aside_stand_for_unseen_ones(closed, write, tmp_path):
     def edit(found):
         found["metrics"] |= {"T1": none, "U": none, "H": none, "AUSUC": none}
         draw = {"classes": ["one <b>", "two"], "images": 4, "metrics": {}, "calibration": None}
-        metrics = {name: {**entry, "mean": mean} for name, mean in (("T1", 0.625), ("U", 0.375), ("H", 0.4))}
+        metrics = {
+            name: {**entry, "mean": mean} for name, mean in (("T1", 0.625), ("U", 0.375), ("S", 0.75), ("H", 0.4))
+        }
         found["holdout"] = {"metrics": metrics, "classes_set_aside": 2, "classes_unseen": 5, "draws": [draw]}
 
     read = sound(write(edited(closed, tmp_path / "run", edit)))

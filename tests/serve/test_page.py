@@ -394,13 +394,13 @@ def test_a_correction_outlasts_a_failed_request(page, files):
 
 def test_a_comparison_is_of_the_chosen_classes(page, files):
     look(page, files / "0.png")
+    set_select(page, "measure", "against")  # the account then names the rival
     with Held(page, "*/api/separate*") as separate:
         page.eval("document.querySelector('#separate').click()")
         (request,) = separate.wait(1)
         old = page.eval("document.querySelector('#rival').value")
         set_select(page, "rival", page.eval("document.querySelector('#rival').options[3].value"))
-        page.wait("document.querySelector('#rival').selectedIndex === 3")
-        page.wait(f"!document.querySelector('#account').textContent.includes({json.dumps(old)})")
+        page.wait(f"!document.querySelector('#account').textContent.includes({json.dumps(f'over {old}.')})")
         separate.go(request)
         separate.go(separate.wait(2)[1])
         page.wait("!document.querySelector('#separation').hidden")

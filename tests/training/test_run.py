@@ -430,7 +430,7 @@ def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache, mo
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        ({"protocols": ("best",)}, "honest or paper"),
+        ({"protocols": ("best",)}, 'use "honest", "paper", or both'),
         ({"select": "acc"}, "H, T1, AUSUC"),
         ({"settings": {"lamda_cal": "1"}}, 'did you mean "lambda_cal"'),
         ({"recipe": {"epoch": "1"}}, 'no recipe entry "epoch".*did you mean "epochs"'),
