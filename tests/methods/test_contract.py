@@ -181,6 +181,7 @@ class NoDataclass(unseen.Settings):
             {"ablations": {"no keys": {"sharpness": 0.0}}},
             r'its ablation "no keys" is not valid — use unseen.Abl',
         ),
+        ("attend", {"ablations": [unseen.Ablation("no keys")]}, "its ablations are no dict — from the name of a row"),
     ],
 )
 def test_of_the_class_alone(name, change, message, own):

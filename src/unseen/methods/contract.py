@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -59,9 +59,11 @@ def check_class(kind: type[Method]) -> None:
         if not isinstance(preset, Preset) or (preset.recipe is None) != issubclass(kind, ClosedFormMethod):
             hint = "use Preset(settings, Recipe(...), source), with None as the recipe of a closed form"
             _refuse(kind, f'its preset "{name}" is not valid', hint)
+    hint = 'use unseen.Ablation("what it takes away", {"setting": value})'
+    if not isinstance(kind.ablations, Mapping):
+        _refuse(kind, "its ablations are no dict", f"from the name of a row, {hint}")
     for name, ablation in kind.ablations.items():
         if not isinstance(ablation, Ablation):
-            hint = 'use unseen.Ablation("what it takes away", {"setting": value})'
             _refuse(kind, f'its ablation "{name}" is not valid', hint)
 
 

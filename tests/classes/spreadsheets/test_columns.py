@@ -388,3 +388,13 @@ def test_a_later_cell_in_the_columns_notation_is_read():
 )
 def test_words_that_are_yes_and_no_only_as_a_pair_stay_values_beside_others(cells):
     assert read({"x": cells}).encoding.columns[0].kind == "categories"
+
+
+def test_a_pair_of_words_means_nothing_in_another_column():
+    found = read({"x": ["yes", "no", "yes", "no", "yes", "an"], "word": ["red", "blue"] * 3})
+    assert [str(e) for e in found.errors if '"an"' in str(e)]
+    column, _ = one(["Ohne", "mit", "mit", "ohne"])
+    assert (column.show([1.0]), column.show([0.0])) == ("mit", "ohne")
+    assert [column.read(cell)[0] for cell in ("MIT", "ohne", "yes", "no")] == [1, 0, 1, 0]
+    with pytest.raises(CellError, match='"with" is not yes or no'):
+        column.read("with")

@@ -16,7 +16,7 @@ from unseen.classes.spreadsheets.columns import (
     Encoding,
     parts_of,
 )
-from unseen.classes.spreadsheets.flags import dash_means_no
+from unseen.classes.spreadsheets.flags import dash_means_no, pair_of
 from unseen.classes.spreadsheets.guessing import category_column, number_column
 from unseen.classes.spreadsheets.numbers import (
     COMMA,
@@ -112,7 +112,7 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
     if word in ("ignore", "ignored"):
         return base
     if word == "yes/no":
-        return replace(base, kind="yes/no", dash=dash)
+        return replace(base, kind="yes/no", dash=dash, steps=pair_of(c for c in cells if not is_missing(c, missing)))
     if word == "share":
         return replace(number, kind="share", unit="", low=0.0, high=1.0)
     if word == "as is":

@@ -32,7 +32,7 @@ import numpy as np
 
 from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest, unquoted
-from unseen.classes.spreadsheets.flags import flag
+from unseen.classes.spreadsheets.flags import NO_WORDS, YES_WORDS
 from unseen.classes.spreadsheets.numbers import (
     COMMA,
     DASHES,
@@ -78,7 +78,7 @@ class Column:
     Args:
         name: header.
         kind: one of :data:`KINDS`.
-        steps: words of a scale, lowest first, or values of categories.
+        steps: words of a scale, lowest first, or values of categories; words for no and yes that only this column has.
         low, high: numbers that become 0 and 1.
         log: whether to interpolate between them on a log scale.
         unit: unit of the numbers in the cells; ``%`` for percentages without a percent sign.
@@ -227,7 +227,7 @@ class Column:
             return "; ".join(s for s, v in zip(self.steps, values, strict=True) if v >= 0.5)
         value = (1 - values[0] + values[1]) / 2 if self.ends else float(values[0])
         if self.kind in FLAGS:
-            return "yes" if value >= 0.5 else "no"
+            return (self.steps or ("no", "yes"))[value >= 0.5]
         if self.kind == "scale":
             return self.steps[round(min(max(value, 0.0), 1.0) * (len(self.steps) - 1))]
         if self.kind == "percent":
@@ -265,8 +265,13 @@ class Column:
         return text + (f"; {self.blanks} blank" if self.blanks and self.kind != "ignored" else "")
 
     def _flag(self, cell: str) -> float:
-        if (known := flag(cell)) is not None:
-            return known
+        word = cell.casefold()
+        if word in self.steps:
+            return float(self.steps.index(word))
+        if word in YES_WORDS:
+            return 1.0
+        if word in NO_WORDS:
+            return 0.0
         share = plain_number(cell.removesuffix("%"), self.decimal) / (100 if cell.endswith("%") else 1)
         if 0 <= share <= 1:
             return share

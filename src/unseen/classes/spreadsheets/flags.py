@@ -32,14 +32,7 @@ def dash_means_no(cells: Iterable[str]) -> bool:
     return not words.isdisjoint(MARKS) or (len(words - DASHES) == 1 and words - DASHES <= YES_WORDS)
 
 
-def are_pair(words: set[str]) -> bool:
-    """Whether these are two words that mean yes and no side by side."""
-    return any(words == {*pair} for pair in PAIRS)
-
-
-def flag(cell: str) -> float | None:
-    """1 for yes, 0 for no in a column of yes and no; ``None`` for another word."""
-    word = cell.casefold()
-    if word in YES_WORDS or any(word == yes for yes, _ in PAIRS):
-        return 1.0
-    return 0.0 if word in NO_WORDS or any(word == no for _, no in PAIRS) else None
+def pair_of(cells: Iterable[str]) -> tuple[str, ...]:
+    """The words for no and yes if a column holds nothing but such a pair; else empty."""
+    words = {cell.strip().casefold() for cell in cells}
+    return next(((no, yes) for yes, no in PAIRS if words == {yes, no}), ())

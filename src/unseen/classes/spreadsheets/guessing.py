@@ -14,7 +14,7 @@ from unseen.classes.spreadsheets.columns import (
     parts_of,
 )
 from unseen.classes.spreadsheets.doubtful import joined
-from unseen.classes.spreadsheets.flags import MARKS, NO_WORDS, PLAIN_FLAGS, YES_WORDS, are_pair, dash_means_no
+from unseen.classes.spreadsheets.flags import MARKS, NO_WORDS, PLAIN_FLAGS, YES_WORDS, dash_means_no, pair_of
 from unseen.classes.spreadsheets.numbers import (
     DASHES,
     Numbers,
@@ -59,8 +59,10 @@ def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
     if "" in cells and (set(words) <= MARKS or (set(words) <= YES_WORDS and len(set(words)) == 1)):
         return Read(replace(base, kind="marks"), cells, False)
     flags = 0 if {"o", "x"} <= {*words} else sum(word in YES_WORDS | NO_WORDS for word in words)  # o: oui, or a zero
-    if are_pair({*words}) or (flags == len(words) and not set(words) <= {"1", "1.0", "0", "0.0"}):
+    if flags == len(words) and not set(words) <= {"1", "1.0", "0", "0.0"}:
         return Read(replace(base, kind="yes/no"), cells, False)
+    if pair := pair_of(filled):
+        return Read(replace(base, kind="yes/no", steps=pair), cells, False)
     if steps := repeated_signs(cell for cell in cells if cell.strip() in DASHES or not base.is_blank(cell)):
         return Read(replace(base, kind="scale", steps=steps, dash=True), cells, False)
     base = replace(base, dash=False)
